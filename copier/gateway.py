@@ -39,6 +39,8 @@ from copier.model import (
 
 LOTS_MAX = Decimal(100)
 """The most lots one order may ask for; a rule of the six operations, whatever the broker allows."""
+LEVEL_MAX = Decimal(10) ** 12
+"""No instrument trades above this; a level beyond it is a slip or an attack."""
 COMMENT_MAX = 31
 TAG_MAX = 16
 """Client tags are short because brokers cut comments: MT5's package takes 29 characters, MT4 27, some brokers fewer."""
@@ -202,7 +204,7 @@ def _level_details(stop: Decimal, target: Decimal) -> list[Detail]:
     return [
         Detail((name,), f"A price level must be 0 (none) or positive, not {level}")
         for name, level in (("stopLoss", stop), ("takeProfit", target))
-        if not level.is_finite() or level < 0
+        if not level.is_finite() or not 0 <= level < LEVEL_MAX
     ]
 
 

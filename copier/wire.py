@@ -1,0 +1,364 @@
+"""Frames of the six operations and of events <-> bytes: the only serialiser of the product.
+
+A frame is one line of UTF-8 JSON. A request is `{"id", "op", "params", "permit"}`; its answer carries the same id and is either
+`{"success": true, "data": {...}}` or `{"success": false, "error": "..."}`, with `details` for mistakes in the request, and with
+`outcome`, `reason` and `code` besides, so that "surely not executed" and "unknown" stay apart on the way.
+"""
+
+from datetime import datetime
+from decimal import Decimal
+from enum import StrEnum
+from typing import Any, TypeVar, assert_never
+
+import msgspec
+
+from copier.errors import (
+    CopierError,
+    Detail,
+    GatewayError,
+    InvalidRequest,
+    OutcomeUnknown,
+    ProtocolError,
+    Reason,
+    Rejected,
+    Unavailable,
+)
+from copier.model import (
+    ZERO,
+    Account,
+    CloseRequest,
+    CloseResult,
+    Deal,
+    Event,
+    ModifyRequest,
+    ModifyResult,
+    Permit,
+    Position,
+    Positions,
+    Quote,
+    Record,
+    Source,
+    SymbolSpec,
+    TradeRequest,
+    TradeResult,
+)
+
+T = TypeVar("T")
+R = TypeVar("R", bound=Record)
+
+PROTOCOL_VERSION = 1
+FRAME_BYTES_MAX = 4_000_000
+"""The largest frame anyone may send; a snapshot of 2,000 positions is about 600 kB."""
+
+
+class Op(StrEnum):
+    """The six operations, and the optional capabilities behind `get_deals` and below."""
+
+    GET_ACCOUNT = "get_account"
+    GET_POSITIONS = "get_positions"
+    GET_QUOTE = "get_quote"
+    EXECUTE_TRADE = "execute_trade"
+    CLOSE_POSITION = "close_position"
+    MODIFY_POSITION = "modify_position"
+    GET_DEALS = "get_deals"
+    GET_SYMBOLS = "get_symbols"
+    GET_PENDING_ORDERS = "get_pending_orders"
+    GET_BARS = "get_bars"
+
+
+TRADING = frozenset({Op.EXECUTE_TRADE, Op.CLOSE_POSITION, Op.MODIFY_POSITION})
+
+
+class NoParams(Record, frozen=True, kw_only=True):
+    """`get_account` and `get_symbols` ask for nothing."""
+
+
+class PositionsParams(Record, frozen=True, kw_only=True):
+    """`get_positions`: all, or one symbol's."""
+
+    symbol: str | None = None
+
+
+class QuoteParams(Record, frozen=True, kw_only=True):
+    """`get_quote`: of one symbol."""
+
+    symbol: str
+
+
+class DealsParams(Record, frozen=True, kw_only=True):
+    """`get_deals`: since a moment of the server's clock, or of one position."""
+
+    since: datetime
+    position_id: int | None = None
+
+
+Params = NoParams | PositionsParams | QuoteParams | DealsParams | TradeRequest | CloseRequest | ModifyRequest
+_PARAMS: dict[Op, type[Any]] = {
+    Op.GET_ACCOUNT: NoParams,
+    Op.GET_POSITIONS: PositionsParams,
+    Op.GET_QUOTE: QuoteParams,
+    Op.EXECUTE_TRADE: TradeRequest,
+    Op.CLOSE_POSITION: CloseRequest,
+    Op.MODIFY_POSITION: ModifyRequest,
+    Op.GET_DEALS: DealsParams,
+    Op.GET_SYMBOLS: NoParams,
+}
+
+
+class Request(Record, frozen=True, kw_only=True):
+    """A call on its way to a far end."""
+
+    id: int
+    op: str
+    params: msgspec.Raw = msgspec.Raw(b"{}")
+    permit: Permit | None = None
+
+
+class Answer(Record, frozen=True, kw_only=True, omit_defaults=True):
+    """What came back: `data` where it succeeded, the rest where it did not."""
+
+    success: bool
+    id: int = 0
+    data: msgspec.Raw = msgspec.Raw()
+    error: str = ""
+    details: tuple[Detail, ...] = ()
+    outcome: str = ""
+    """Of a failure: `invalid`, `rejected`, `unavailable` or `unknown`; absent counts as unknown for a trading call."""
+    reason: str = ""
+    code: int = 0
+    account: str = ""
+
+
+class PositionsData(Source, frozen=True, kw_only=True):
+    """`get_positions` on the wire: the list with its sum and count."""
+
+    positions: tuple[Position, ...]
+    total_profit: Decimal
+    count: int
+
+
+class QuoteData(Source, frozen=True, kw_only=True):
+    """`get_quote` on the wire: with the spread in price units. `spec` may be missing in a plain quote."""
+
+    symbol: str
+    bid: Decimal
+    ask: Decimal
+    spread: Decimal
+    timestamp: datetime
+    age_ms: int = 0
+    spec: SymbolSpec
+
+
+class TradeData(TradeResult, frozen=True, kw_only=True):
+    """`execute_trade` on the wire."""
+
+    success: bool = True
+
+
+class CloseData(CloseResult, frozen=True, kw_only=True):
+    """`close_position` on the wire."""
+
+    success: bool = True
+
+
+class ModifyData(ModifyResult, frozen=True, kw_only=True):
+    """`modify_position` on the wire."""
+
+    success: bool = True
+
+
+Result = Account | Positions | Quote | TradeResult | CloseResult | ModifyResult | tuple[Deal, ...] | tuple[SymbolSpec, ...]
+
+_encoder = msgspec.json.Encoder(decimal_format="number")
+_event_decoder: msgspec.json.Decoder[Event] = msgspec.json.Decoder(Event)
+_request_decoder = msgspec.json.Decoder(Request)
+_answer_decoder = msgspec.json.Decoder(Answer)
+
+
+def encode(record: Any) -> bytes:
+    """Return any record of the model as one line of JSON."""
+    return _encoder.encode(record)
+
+
+def decode(data: bytes, kind: type[T]) -> T:
+    """Return the record in `data`; raise `ProtocolError` saying what is wrong and where."""
+    return _decoded(msgspec.json.Decoder(kind), data, kind.__name__)
+
+
+def encode_event(event: Event) -> bytes:
+    """Return an event as one line of JSON."""
+    return _encoder.encode(event)
+
+
+def decode_event(data: bytes) -> Event:
+    """Return the event in `data`; raise `ProtocolError`."""
+    return _decoded(_event_decoder, data, "event")
+
+
+def encode_request(call: int, op: Op, params: Params, permit: Permit | None = None) -> bytes:
+    """Return the frame of one call; trading calls need a permit."""
+    return _encoder.encode(Request(id=call, op=op, params=msgspec.Raw(_encoder.encode(params)), permit=permit))
+
+
+def decode_request(frame: bytes) -> Request:
+    """Return a call's envelope; raise `ProtocolError`. Its parameters are still to be read by `decode_params`."""
+    return _decoded(_request_decoder, frame, "request")
+
+
+def decode_params(op: Op, raw: bytes) -> Params:
+    """Return an operation's parameters; raise `InvalidRequest` with every mistake and its path."""
+    try:
+        given = msgspec.json.decode(raw or b"{}")
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise ProtocolError(f"parameters of {op}: {error}") from None
+    if not isinstance(given, dict):
+        raise InvalidRequest("Validation error", details=(Detail((), "Expected an object"),))
+    return _params_of(_PARAMS[op], given, raw)
+
+
+def _params_of(kind: type[Any], given: dict[str, Any], raw: bytes) -> Params:
+    details: list[Detail] = []
+    for field in msgspec.structs.fields(kind):
+        name = field.encode_name
+        if name not in given:
+            if field.required:
+                details.append(Detail((name,), "Required"))
+            continue
+        try:
+            msgspec.convert(given[name], field.type)
+        except msgspec.ValidationError as error:
+            details.append(Detail((name,), str(error)))
+    if details:
+        raise InvalidRequest("Validation error", details=tuple(details))
+    try:
+        # From the text again, so that numbers become decimals without having been binary floats.
+        params: Params = msgspec.json.decode(raw or b"{}", type=kind)
+    except msgspec.ValidationError as error:
+        raise InvalidRequest("Validation error", details=(Detail((), str(error)),)) from None
+    return params
+
+
+def encode_result(call: int, result: Result) -> bytes:
+    """Return the frame of a success."""
+    return _encoder.encode(Answer(id=call, success=True, data=msgspec.Raw(_encoder.encode(_on_wire(result)))))
+
+
+def _on_wire(result: Result) -> Any:
+    match result:
+        case Positions():
+            total = sum((position.profit for position in result.positions), ZERO)
+            return _extended(result, PositionsData, total_profit=total, count=len(result.positions))
+        case Quote():
+            return _extended(result, QuoteData, spread=result.spread)
+        case TradeResult():
+            return _extended(result, TradeData)
+        case CloseResult():
+            return _extended(result, CloseData)
+        case ModifyResult():
+            return _extended(result, ModifyData)
+        case Account() | tuple():
+            return result
+        case _:
+            assert_never(result)
+
+
+def _extended(result: Record, kind: type[T], **more: Any) -> T:
+    return kind(**{name: getattr(result, name) for name in result.__struct_fields__}, **more)
+
+
+def encode_error(call: int, error: CopierError) -> bytes:
+    """Return the frame of a failure, in the specification's shapes."""
+    match error:
+        case InvalidRequest():
+            answer = Answer(id=call, success=False, error=error.message, details=error.details, outcome="invalid")
+        case Rejected():
+            answer = Answer(id=call, success=False, error=error.message, outcome="rejected", reason=error.reason, code=error.code)
+        case Unavailable():
+            answer = Answer(id=call, success=False, error=error.message, outcome="unavailable")
+        case GatewayError():
+            answer = Answer(id=call, success=False, error=error.message, outcome="unknown")
+        case _:
+            answer = Answer(id=call, success=False, error=str(error), outcome="invalid")
+    if isinstance(error, GatewayError) and error.account:
+        answer = msgspec.structs.replace(answer, account=error.account)
+    return _encoder.encode(answer)
+
+
+def decode_answer(frame: bytes) -> Answer:
+    """Return an answer's envelope; raise `ProtocolError`."""
+    return _decoded(_answer_decoder, frame, "answer")
+
+
+def result_of(answer: Answer, op: Op, account: str) -> Any:
+    """Return what an answer holds, as the model's record; raise the error it stands for.
+
+    An answer to a trading call that cannot be read is `OutcomeUnknown`; to a reading call, `Unavailable`.
+    """
+    if not answer.success:
+        raise _error_of(answer, op, answer.account or account)
+    try:
+        return _read_result(op, bytes(answer.data))
+    except ProtocolError as error:
+        lost = OutcomeUnknown if op in TRADING else Unavailable
+        raise lost(f"the answer to {op} cannot be read: {error}", account=account) from error
+
+
+def _read_result(op: Op, data: bytes) -> Any:
+    match op:
+        case Op.GET_ACCOUNT:
+            return decode(data, Account)
+        case Op.GET_POSITIONS:
+            wired = decode(data, PositionsData)
+            if wired.count != len(wired.positions):
+                raise ProtocolError(f"get_positions says {wired.count} positions and lists {len(wired.positions)}")
+            return _narrowed(wired, Positions)
+        case Op.GET_QUOTE:
+            return _narrowed(decode(data, QuoteData), Quote)
+        case Op.EXECUTE_TRADE:
+            return _narrowed(_succeeded(decode(data, TradeData)), TradeResult)
+        case Op.CLOSE_POSITION:
+            return _narrowed(_succeeded(decode(data, CloseData)), CloseResult)
+        case Op.MODIFY_POSITION:
+            return _narrowed(_succeeded(decode(data, ModifyData)), ModifyResult)
+        case Op.GET_DEALS:
+            return decode(data, tuple[Deal, ...])
+        case Op.GET_SYMBOLS:
+            return decode(data, tuple[SymbolSpec, ...])
+        case Op.GET_PENDING_ORDERS | Op.GET_BARS:
+            raise ProtocolError(f"{op} is not offered")
+        case _:
+            assert_never(op)
+
+
+def _succeeded(data: T) -> T:
+    if not getattr(data, "success", False):
+        raise ProtocolError("a success whose data says it is none")
+    return data
+
+
+def _narrowed(data: Record, kind: type[R]) -> R:
+    return kind(**{name: getattr(data, name) for name in kind.__struct_fields__})
+
+
+def _error_of(answer: Answer, op: Op, account: str) -> GatewayError:
+    match answer.outcome:
+        case "invalid":
+            return InvalidRequest(answer.error, account=account, details=answer.details)
+        case "rejected":
+            reason = Reason(answer.reason) if answer.reason in set(Reason) else Reason.REFUSED
+            return Rejected(answer.error, reason=reason, code=answer.code, account=account)
+        case "unavailable":
+            return Unavailable(answer.error, account=account)
+        case _ if op in TRADING:
+            return OutcomeUnknown(answer.error, account=account)
+        case _:
+            return Unavailable(answer.error, account=account)
+
+
+def _decoded(decoder: msgspec.json.Decoder[T], data: bytes, what: str) -> T:
+    if len(data) > FRAME_BYTES_MAX:
+        raise ProtocolError(f"{what} of {len(data)} bytes; at most {FRAME_BYTES_MAX} are read")
+    try:
+        return decoder.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, ValueError) as error:
+        raise ProtocolError(f"not a {what}: {error}") from None
