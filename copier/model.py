@@ -387,11 +387,11 @@ class Change(Record, frozen=True, kw_only=True):
 
 
 class Opened(Change, frozen=True, kw_only=True, tag="open", tag_field="kind"):
-    """A position appeared."""
+    """A position appeared. `absent_ms` is when it was last seen not to be there, 0 where nobody looked: it bounds its age."""
 
     position: MasterPosition
     spec: SymbolSpec | None = None
-    price: Decimal = ZERO
+    absent_ms: int = 0
 
 
 class ScaledIn(Change, frozen=True, kw_only=True, tag="scale_in", tag_field="kind"):
@@ -401,6 +401,7 @@ class ScaledIn(Change, frozen=True, kw_only=True, tag="scale_in", tag_field="kin
     added: Decimal
     price: Decimal = ZERO
     spec: SymbolSpec | None = None
+    absent_ms: int = 0
 
 
 class Reduced(Change, frozen=True, kw_only=True, tag="reduce", tag_field="kind"):
@@ -429,6 +430,7 @@ class Reversed(Change, frozen=True, kw_only=True, tag="reverse", tag_field="kind
     closed: MasterPosition
     position: MasterPosition
     spec: SymbolSpec | None = None
+    absent_ms: int = 0
 
 
 class Snapshot(Change, frozen=True, kw_only=True, tag="snapshot", tag_field="kind"):

@@ -304,7 +304,7 @@ master_positions = st.builds(
 )
 hops = {"master": st.text(max_size=20), "read": st.integers(0, 2**53), "read_ms": st.integers(0, 2**53)}
 events: st.SearchStrategy[Event] = st.one_of(
-    st.builds(Opened, position=master_positions, spec=st.sampled_from([None, SPEC]), price=prices, **hops),
+    st.builds(Opened, position=master_positions, spec=st.sampled_from([None, SPEC]), **hops),
     st.builds(Closed, position=master_positions, price=prices, **hops),
     st.builds(Snapshot, positions=st.lists(master_positions, max_size=3).map(tuple), specs=st.just({"XAUUSD": SPEC}), **hops),
 )
