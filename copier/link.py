@@ -1,0 +1,144 @@
+"""What the ledger remembers of one copied position: a link of the master's position to our orders at one follower."""
+
+from decimal import Decimal
+from enum import StrEnum
+
+from copier.model import ZERO, MasterPosition, Record, Side, Stamps
+
+TAG_PREFIX = "mc"
+_DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
+
+
+def make_tag(token: int, number: int) -> str:
+    """Return the tag of an order: unique on its account, since every owner of the account has a higher token.
+
+    At most 16 characters of [0-9a-z], beginning with `mc`: brokers cut comments.
+    """
+    return f"{TAG_PREFIX}{_base36(token):0>4}{_base36(number):0>5}"
+
+
+def _base36(number: int) -> str:
+    digits = ""
+    while number:
+        number, digit = divmod(number, 36)
+        digits = _DIGITS[digit] + digits
+    return digits
+
+
+class LegState(StrEnum):
+    """Where one of our orders is."""
+
+    SENDING = "sending"
+    """Intended and journaled; it may leave, or have left."""
+    UNKNOWN = "unknown"
+    """It left and no certain answer came."""
+    OPEN = "open"
+    CLOSED = "closed"
+    """It was open and is no more."""
+    FAILED = "failed"
+    """Surely never executed, or taken as such after the settle time and never sent again."""
+
+
+LIVING = frozenset({LegState.SENDING, LegState.UNKNOWN, LegState.OPEN})
+
+
+class Leg(Record, frozen=True, kw_only=True):
+    """One opening order of ours. On a netting account it is a virtual part of the symbol's one position."""
+
+    tag: str
+    side: Side
+    asked: Decimal
+    state: LegState = LegState.SENDING
+    filled: Decimal = ZERO
+    """What was filled at the open."""
+    lots: Decimal = ZERO
+    """What of it is open now, by the last view that could be trusted."""
+    ticket: int = 0
+    identifier: int = 0
+    price: Decimal = ZERO
+    """Our fill."""
+    attempts: int = 0
+    sent_ms: int = 0
+    not_after_ms: int = 0
+    net_before: Decimal | None = None
+    """Netting: the symbol's signed volume in the view the order was sent on."""
+
+    @property
+    def living(self) -> bool:
+        """True while it may be, or is, open at the broker."""
+        return self.state in LIVING
+
+
+class LinkState(StrEnum):
+    """What was decided about a master's position."""
+
+    PENDING = "pending"
+    """Wanted, and not yet decided or sent."""
+    COPIED = "copied"
+    """At least one order was intended."""
+    REFUSED = "refused"
+    """A rule or the broker said no; it is not opened later."""
+    SKIPPED = "skipped"
+    """It was there before the start, or is too old."""
+
+
+class Cut(Record, frozen=True, kw_only=True):
+    """A close or reduction on its way: by what the volume should be afterwards, so that saying it twice changes nothing."""
+
+    tag: str
+    """Of the leg it cuts."""
+    ticket: int
+    lots_before: Decimal
+    lots_after: Decimal
+    net_before: Decimal | None = None
+    """Netting: the symbol's signed volume before; None elsewhere."""
+    sent_ms: int
+    not_after_ms: int
+    certain: bool = True
+    """False after an unknown outcome or a takeover: nothing more is sent until it can no longer land."""
+
+
+class Link(Record, frozen=True, kw_only=True):
+    """One master position at one follower. Absolute: the newest record of a link replaces all before it."""
+
+    follower: str
+    master: str
+    key: str
+    """The master position's `identifier.generation`."""
+    position: MasterPosition
+    """As last wanted."""
+    wanted_open: bool = True
+    """False once the master has closed it; it never becomes true again."""
+    state: LinkState = LinkState.PENDING
+    symbol: str = ""
+    side: Side = Side.BUY
+    legs: tuple[Leg, ...] = ()
+    anchor: Decimal = ZERO
+    """The master's opened volume that our legs answer for: a scale-in beyond it asks for another leg."""
+    stop_loss: Decimal = ZERO
+    take_profit: Decimal = ZERO
+    """Our levels as wanted at the broker; what they were computed from is the position and the fills."""
+    cut: Cut | None = None
+    reason: str = ""
+    """Why it was refused, skipped or closed."""
+    stamps: Stamps = Stamps()
+
+    @property
+    def name(self) -> tuple[str, str]:
+        """Master and key: unique within a follower."""
+        return (self.master, self.key)
+
+    @property
+    def filled(self) -> Decimal:
+        """All that was ever filled for it."""
+        return sum((leg.filled for leg in self.legs), ZERO)
+
+    @property
+    def lots(self) -> Decimal:
+        """What of it is open now."""
+        return sum((leg.lots for leg in self.legs if leg.living), ZERO)
+
+    @property
+    def living(self) -> bool:
+        """True while the master has it, or any order of it may be open."""
+        return self.wanted_open or any(leg.living for leg in self.legs)

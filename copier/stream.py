@@ -1,0 +1,182 @@
+"""Redis Streams: one small stream per master, entries with explicit ids `epoch-sequence`, read without groups.
+
+`redis://...` is a real server, `memory://` the same code over fakeredis in this process. Redis only carries: whatever it
+loses, the next snapshot brings back, so every failure here ends in `StoreError` and a later try, never in a guess.
+"""
+
+import hashlib
+import hmac
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import fakeredis
+import msgspec
+import redis.asyncio as aioredis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError, ResponseError
+
+from copier import wire
+from copier.errors import Fenced, ProtocolError, SettingsError, StoreError
+from copier.model import Event, Snapshot
+
+KEY = "copier:events:{}"
+ENTRIES_MAX = 10_000
+"""Entries kept per master unless the settings say otherwise; a reader further behind than that levels by a snapshot."""
+BLOCK_MS = 1_000
+SOCKET_TIMEOUT_S = 5.0
+_FAILURES = (RedisError, OSError, TimeoutError)
+
+
+class EntryId(NamedTuple):
+    """The id of one entry: the watcher's epoch, then a gapless sequence from 1."""
+
+    epoch: int = 0
+    sequence: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.epoch}-{self.sequence}"
+
+    @property
+    def next(self) -> "EntryId":
+        """The id that must follow in the same epoch."""
+        return EntryId(self.epoch, self.sequence + 1)
+
+    @classmethod
+    def parse(cls, text: str | bytes) -> "EntryId":
+        """Read `epoch-sequence`; raise `ProtocolError`."""
+        epoch, dash, sequence = (text.decode() if isinstance(text, bytes) else text).partition("-")
+        if not (dash and epoch.isdigit() and sequence.isdigit()):
+            raise ProtocolError(f"not a stream id: {text!r}")
+        return cls(int(epoch), int(sequence))
+
+
+class Entry(msgspec.Struct, frozen=True):
+    """One entry as read: whose, which, and what. A damaged or forged one has no event and counts as a gap."""
+
+    master: str
+    id: EntryId
+    event: Event | None
+
+
+class Stream:
+    """The events of all masters, to publish and to read."""
+
+    def __init__(
+        self, client: "aioredis.Redis | fakeredis.FakeAsyncRedis", *, entries_max: int = ENTRIES_MAX, secret: bytes = b""
+    ) -> None:
+        self._client: Any = client
+        self._entries_max = entries_max
+        self._secret = secret
+
+    async def close(self) -> None:
+        """Let the connections go."""
+        await self._client.aclose()
+
+    async def publish(self, master: str, entry: EntryId, event: Event) -> None:
+        """Append an event under its own id; saying it twice leaves one entry.
+
+        Raise `Fenced` where a later epoch has written, `StoreError` where Redis did not answer: say it again then.
+        """
+        body = wire.encode_event(event)
+        fields: dict[Any, Any] = {b"e": body}
+        if self._secret:
+            fields[b"s"] = self._sign(master, entry, body)
+        try:
+            await self._client.xadd(KEY.format(master), fields, id=str(entry), maxlen=self._entries_max, approximate=True)
+        except ResponseError as error:
+            if "equal or smaller" not in str(error):
+                raise StoreError(f"stream of {master}: {error}") from error
+            await self._expect_mine(master, entry, body)
+        except _FAILURES as error:
+            raise StoreError(f"stream of {master}: {error}") from error
+
+    async def _expect_mine(self, master: str, entry: EntryId, body: bytes) -> None:
+        found = await self._range(master, str(entry), str(entry), 1)
+        if not found or found[0][1].get(b"e") != body:
+            raise Fenced(f"stream of {master}: {entry} was already written by another watcher")
+
+    async def read(self, after: Mapping[str, EntryId], *, block_ms: int = BLOCK_MS, count: int = 500) -> list[Entry]:
+        """Return what follows the given ids, in order per master; wait at most `block_ms` for the first. Raise `StoreError`."""
+        keys: dict[Any, Any] = {KEY.format(master): str(entry) for master, entry in after.items()}
+        masters = {KEY.format(master).encode(): master for master in after}
+        try:
+            answer = await self._client.xread(keys, count=count, block=block_ms)
+        except _FAILURES as error:
+            raise StoreError(f"reading events: {error}") from error
+        return [self._entry(masters[bytes(key)], raw_id, fields) for key, entries in (answer or []) for raw_id, fields in entries]
+
+    async def last_id(self, master: str) -> EntryId:
+        """Return the newest id in a master's stream, 0-0 where it is empty. Raise `StoreError`."""
+        found = await self._reversed(master, "+", 1)
+        return EntryId.parse(found[0][0]) if found else EntryId()
+
+    async def last_snapshot(self, master: str) -> Entry | None:
+        """Return the newest snapshot still in the stream, if any. Raise `StoreError`."""
+        upper = "+"
+        while True:
+            found = await self._reversed(master, upper, 100)
+            for raw_id, fields in found:
+                entry = self._entry(master, raw_id, fields)
+                if isinstance(entry.event, Snapshot):
+                    return entry
+            if len(found) < 100:
+                return None
+            upper = "(" + found[-1][0].decode()
+
+    async def ping(self) -> None:
+        """Raise `StoreError` where Redis does not answer."""
+        try:
+            await self._client.ping()
+        except _FAILURES as error:
+            raise StoreError(f"Redis does not answer: {error}") from error
+
+    def _entry(self, master: str, raw_id: bytes, fields: Mapping[bytes, bytes] | None) -> Entry:
+        entry = EntryId.parse(raw_id)
+        body = (fields or {}).get(b"e", b"")
+        if self._secret and not hmac.compare_digest((fields or {}).get(b"s", b""), self._sign(master, entry, body)):
+            return Entry(master, entry, None)
+        try:
+            return Entry(master, entry, wire.decode_event(body))
+        except ProtocolError:
+            return Entry(master, entry, None)
+
+    def _sign(self, master: str, entry: EntryId, body: bytes) -> bytes:
+        return hmac.new(self._secret, f"{master}\n{entry}\n".encode() + body, hashlib.sha256).hexdigest().encode()
+
+    async def _range(self, master: str, lower: str, upper: str, count: int) -> list[tuple[bytes, dict[bytes, bytes]]]:
+        try:
+            found: list[tuple[bytes, dict[bytes, bytes]]] = await self._client.xrange(KEY.format(master), lower, upper, count)
+        except _FAILURES as error:
+            raise StoreError(f"stream of {master}: {error}") from error
+        return found
+
+    async def _reversed(self, master: str, upper: str, count: int) -> list[tuple[bytes, dict[bytes, bytes]]]:
+        try:
+            found: list[tuple[bytes, dict[bytes, bytes]]] = await self._client.xrevrange(KEY.format(master), upper, "-", count)
+        except _FAILURES as error:
+            raise StoreError(f"stream of {master}: {error}") from error
+        return found
+
+
+def open_stream(url: str, *, entries_max: int = ENTRIES_MAX, secret: bytes = b"") -> Stream:
+    """Return the stream behind a URL: `memory://[name]`, `redis://`, `rediss://` or `unix://`.
+
+    The client never retries on its own: a lost reply would become two entries or a skipped one.
+    """
+    if url.startswith("memory://"):
+        server = fakeredis.FakeServer(server_type="redis")
+        client: Any = fakeredis.FakeAsyncRedis(server=server)
+        return Stream(client, entries_max=entries_max, secret=secret)
+    try:
+        client = aioredis.from_url(
+            url,
+            retry=Retry(NoBackoff(), 0),
+            socket_timeout=SOCKET_TIMEOUT_S,
+            socket_connect_timeout=SOCKET_TIMEOUT_S,
+            health_check_interval=0,
+        )
+    except ValueError as error:
+        expected = "memory://, redis://, rediss:// or unix://"
+        raise SettingsError([f"redis: expected a URL of {expected}: {error}"]) from None
+    return Stream(client, entries_max=entries_max, secret=secret)
