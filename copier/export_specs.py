@@ -1,0 +1,339 @@
+"""Learns a symbol's rules from an account's past: an export says what was paid, not what the broker's rules were.
+
+The terminal computes a profit as price move x lots x money per lot and price unit and rounds it to the account's smallest coin,
+halves away from zero. So every closed position pins that money to an interval, and where they overlap it is known.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from decimal import ROUND_CEILING, ROUND_HALF_UP, Decimal
+from enum import StrEnum
+from functools import reduce
+from math import gcd
+from statistics import median
+from typing import Any
+
+import msgspec
+
+from copier.errors import SettingsError
+from copier.exports import Export, ExportPosition
+from copier.model import ZERO, CalcMode, Record, SymbolSpec
+
+LOTS_MAX_ASSUMED = Decimal(100)
+_EXPLAINED_MIN = Decimal("0.98")
+"""A model of the profits is believed when it gives this share of them to the coin."""
+_TIGHT = Decimal("0.005")
+_TICK_PRICES_MIN = 20
+_CURRENCIES = frozenset(
+    ("AUD", "CAD", "CHF", "CNH", "CZK", "DKK", "EUR", "GBP", "HKD", "HUF", "JPY")
+    + ("MXN", "NOK", "NZD", "PLN", "SEK", "SGD", "TRY", "USD", "ZAR")
+)
+
+
+class Confidence(StrEnum):
+    """How well the money per price unit is known."""
+
+    MEASURED = "measured"
+    """Every believed profit is reproduced to the coin and the value is pinned to half a percent or better."""
+    LIKELY = "likely"
+    """Most profits are reproduced, or few positions leave room."""
+    GUESSED = "guessed"
+    """The profits follow no value that holds for all of them; theirs is a median, or nothing moved at all."""
+    GIVEN = "given"
+    """The settings say it."""
+
+
+class Valuation(StrEnum):
+    """How a price move becomes money."""
+
+    CONSTANT = "constant"
+    """The symbol is quoted in the account's currency."""
+    INVERSE = "inverse"
+    """The symbol's base is the account's currency (USDJPY in USD): divided by the price at close."""
+    UNKNOWN = "unknown"
+
+
+class InferredSpec(Record, frozen=True, kw_only=True):
+    """A symbol's rules as far as its past shows them; `spec` is usable as it is."""
+
+    symbol: str
+    spec: SymbolSpec
+    valuation: Valuation
+    value: Decimal
+    """Money per lot when the price moves by 1; of `inverse`, times the price."""
+    value_low: Decimal
+    value_high: Decimal
+    """The interval that every believed profit allows."""
+    positions: int
+    reproduced: int
+    """Of the positions, how many profits this value gives to the coin."""
+    confidence: Confidence
+    notes: tuple[str, ...]
+    """What could not be learnt and what is assumed instead, in plain words."""
+
+    def __str__(self) -> str:
+        spec = self.spec
+        head = (
+            f"{self.symbol}: {_plain(self.value)} per lot and price unit ({self.confidence}, {self.reproduced} of "
+            f"{self.positions} profits to the coin), {spec.digits} digits, tick {_plain(spec.tick_size)} worth {_plain(spec.tick_value)}, "
+            f"lots from {_plain(spec.volume_min)} to {_plain(spec.volume_max)} in steps of {_plain(spec.volume_step)}"
+        )
+        return "\n".join([head, *(f"  - {note}" for note in self.notes)])
+
+
+class _Fit(Record, frozen=True, kw_only=True):
+    """One model of a symbol's profits, and how many it explains."""
+
+    valuation: Valuation
+    value: Decimal
+    low: Decimal
+    high: Decimal
+    reproduced: int
+
+
+def infer_specs(export: Export, overrides: Mapping[str, Mapping[str, Any]] | None = None) -> dict[str, InferredSpec]:
+    """Return the rules of every symbol with a closed position, by symbol.
+
+    `overrides` gives fields of `SymbolSpec` (snake_case) by symbol; they win, and a symbol without positions may be given
+    whole. Raise `SettingsError` for a field that is none or a value that does not fit.
+    """
+    by_symbol: dict[str, list[ExportPosition]] = defaultdict(list)
+    for position in export.positions:
+        by_symbol[position.symbol].append(position)
+    coin = _coin(position.profit for position in export.positions)
+    currency = export.account.currency if export.account else ""
+    lots = _lots_filled(export)
+    specs = {symbol: _infer(symbol, rows, lots[symbol], coin, currency) for symbol, rows in sorted(by_symbol.items())}
+    for symbol, fields in sorted((overrides or {}).items()):
+        specs[symbol] = _override(symbol, specs.get(symbol), fields)
+    return specs
+
+
+def _infer(symbol: str, rows: Sequence[ExportPosition], lots: set[Decimal], coin: Decimal, currency: str) -> InferredSpec:
+    notes: list[str] = []
+    prices = [price for row in rows for price in (row.open_price, row.close_price)]
+    digits = max(_decimals(price) for price in prices)
+    point = Decimal(1).scaleb(-digits)
+    tick_size = _tick_size(prices, point, notes)
+    fit = max(
+        (_constant(rows, coin), _inverse(rows, coin)), key=lambda fit: (fit.reproduced, fit.valuation is Valuation.CONSTANT)
+    )
+    moved = sum(1 for row in rows if row.close_price != row.open_price)
+    if moved and fit.reproduced < _EXPLAINED_MIN * len(rows):
+        notes.append(
+            f"profits follow no single money per price unit (the best explains {fit.reproduced} of {len(rows)}), as where a "
+            "symbol is quoted in a third currency; the median is used"
+        )
+        fit = _unexplained(rows, coin)
+    confidence = _confidence(fit, len(rows), moved)
+    if not moved:
+        notes.append("no position closed at another price than it opened at: 1 per lot and price unit is assumed")
+    elif confidence is Confidence.LIKELY:
+        notes.append(f"{moved} positions leave room: money per price unit is between {_plain(fit.low)} and {_plain(fit.high)}")
+    last = max(rows, key=lambda row: (row.close_time, row.row)).close_price
+    per_unit = fit.value if fit.valuation is not Valuation.INVERSE else fit.value / last
+    if fit.valuation is Valuation.INVERSE:
+        notes.append(f"the tick's value moves with the price; given for {_plain(last)}, the last close")
+    if fit.valuation is Valuation.UNKNOWN:
+        notes.append("the contract size cannot be told from the profits; the money per price unit stands in for it")
+    step = _step(lots)
+    notes.append(
+        f"volumes from {_plain(min(lots))} in steps of {_plain(step)} are what was traded ({len(lots)} different); the broker "
+        "may allow finer ones; the largest is assumed"
+    )
+    notes.append("not in an export, so assumed: no stops and freeze level, market execution, FOK or IOC, margin unknown")
+    forex = symbol[:3] in _CURRENCIES and symbol[3:6] in _CURRENCIES
+    spec = SymbolSpec(
+        symbol=symbol,
+        digits=digits,
+        point=point,
+        tick_size=tick_size,
+        tick_value=_trim(per_unit * tick_size),
+        tick_value_loss=_trim(per_unit * tick_size),
+        contract_size=fit.value,
+        volume_min=min(lots),
+        volume_step=step,
+        volume_max=max(LOTS_MAX_ASSUMED, max(lots)),
+        calc_mode=CalcMode.FOREX if forex else CalcMode.CFD,
+        currency_base=symbol[:3] if forex else "",
+        currency_profit=symbol[3:6] if forex else currency if fit.valuation is Valuation.CONSTANT else "",
+        currency_margin=symbol[:3] if forex else currency,
+    )
+    return InferredSpec(
+        symbol=symbol,
+        spec=spec,
+        valuation=fit.valuation,
+        value=fit.value,
+        value_low=fit.low,
+        value_high=fit.high,
+        positions=len(rows),
+        reproduced=fit.reproduced,
+        confidence=confidence,
+        notes=tuple(notes),
+    )
+
+
+def _confidence(fit: _Fit, positions: int, moved: int) -> Confidence:
+    if not moved or fit.valuation is Valuation.UNKNOWN:
+        return Confidence.GUESSED
+    tight = fit.high - fit.low <= _TIGHT * fit.value
+    return Confidence.MEASURED if tight and fit.reproduced == positions else Confidence.LIKELY
+
+
+def profit_to_the_coin(position: ExportPosition, value: Decimal, coin: Decimal = Decimal("0.01")) -> Decimal:
+    """Return what the terminal would show as profit at `value` per lot and price unit, halves away from zero."""
+    move = (position.close_price - position.open_price) * position.side.sign
+    return (move * position.lots * value / coin).quantize(Decimal(1), rounding=ROUND_HALF_UP) * coin
+
+
+def value_overlap(samples: Iterable[tuple[Decimal, Decimal]], coin: Decimal) -> tuple[Decimal, Decimal] | None:
+    """Return the interval of values that most of `samples` (price move x lots, profit) allow; None where none says anything."""
+    half = coin / 2
+    ends: list[tuple[Decimal, int]] = []
+    for size, profit in samples:
+        if size == 0:
+            continue
+        low, high = sorted(((profit - half) / size, (profit + half) / size))
+        if high > 0:
+            ends += [(max(low, ZERO), -1), (high, 1)]
+    ends.sort()
+    open_now, best, interval = 0, 0, None
+    for index, (end, kind) in enumerate(ends):
+        open_now -= kind
+        if open_now > best:
+            best, interval = open_now, (end, ends[index + 1][0])
+    return interval
+
+
+def simplest_between(low: Decimal, high: Decimal) -> Decimal:
+    """Return the number with fewest digits from `low` to `high`: brokers' contracts are round."""
+    for digits in range(1, 29):
+        exponent = high.adjusted() - digits + 1
+        candidate = (low.scaleb(-exponent)).quantize(Decimal(1), rounding=ROUND_CEILING).scaleb(exponent)
+        if 0 < candidate <= high:
+            return _trim(candidate)
+    return high
+
+
+def _constant(rows: Sequence[ExportPosition], coin: Decimal) -> _Fit:
+    samples = [((row.close_price - row.open_price) * row.side.sign * row.lots, row.profit) for row in rows]
+    return _fit(Valuation.CONSTANT, rows, samples, coin)
+
+
+def _inverse(rows: Sequence[ExportPosition], coin: Decimal) -> _Fit:
+    samples = [
+        ((row.close_price - row.open_price) * row.side.sign * row.lots / row.close_price, row.profit)
+        for row in rows
+        if row.close_price
+    ]
+    return _fit(Valuation.INVERSE, rows, samples, coin)
+
+
+def _fit(valuation: Valuation, rows: Sequence[ExportPosition], samples: list[tuple[Decimal, Decimal]], coin: Decimal) -> _Fit:
+    interval = value_overlap(samples, coin)
+    if interval is None:
+        reproduced = sum(1 for row in rows if row.profit == 0)
+        return _Fit(valuation=valuation, value=Decimal(1), low=ZERO, high=ZERO, reproduced=reproduced)
+    low, high = interval
+    value = simplest_between(low, high)
+    reproduced = 0
+    for row in rows:
+        per_unit = value if valuation is Valuation.CONSTANT else value / row.close_price if row.close_price else ZERO
+        reproduced += profit_to_the_coin(row, per_unit, coin) == row.profit
+    return _Fit(valuation=valuation, value=value, low=low, high=high, reproduced=reproduced)
+
+
+def _unexplained(rows: Sequence[ExportPosition], coin: Decimal) -> _Fit:
+    ratios = sorted(
+        row.profit / ((row.close_price - row.open_price) * row.side.sign * row.lots)
+        for row in rows
+        if row.close_price != row.open_price and row.profit
+    )
+    positive = [ratio for ratio in ratios if ratio > 0] or [Decimal(1)]
+    value = Decimal(f"{median(positive):.6g}")
+    reproduced = sum(1 for row in rows if profit_to_the_coin(row, value, coin) == row.profit)
+    return _Fit(valuation=Valuation.UNKNOWN, value=value, low=positive[0], high=positive[-1], reproduced=reproduced)
+
+
+def _override(symbol: str, inferred: InferredSpec | None, fields: Mapping[str, Any]) -> InferredSpec:
+    known = SymbolSpec.__struct_fields__
+    if wrong := sorted(set(fields) - set(known)):
+        raise SettingsError(
+            [f"{symbol}.{field}: no field of a symbol's rules; there are {', '.join(known)}" for field in wrong], "specs"
+        )
+    given = {"symbol": symbol} if inferred is None else {name: getattr(inferred.spec, name) for name in known}
+    try:
+        # 0.01 and "0.01" alike must become the decimal that was written.
+        plain = {name: str(value) if isinstance(value, float) else value for name, value in fields.items()}
+        renamed = {_camel(name): value for name, value in (given | plain).items()}
+        spec = msgspec.convert(msgspec.to_builtins(renamed), SymbolSpec, strict=False)
+    except msgspec.ValidationError as error:
+        raise SettingsError([f"{symbol}: {error}"], "specs") from error
+    told = f"the settings give {', '.join(sorted(fields))}"
+    value_given = bool({"tick_value", "contract_size"} & set(fields))
+    if inferred is None:
+        return InferredSpec(
+            symbol=symbol,
+            spec=spec,
+            valuation=Valuation.UNKNOWN,
+            value=spec.contract_size,
+            value_low=spec.contract_size,
+            value_high=spec.contract_size,
+            positions=0,
+            reproduced=0,
+            confidence=Confidence.GIVEN,
+            notes=(told,),
+        )
+    confidence = Confidence.GIVEN if value_given else inferred.confidence
+    return msgspec.structs.replace(inferred, spec=spec, confidence=confidence, notes=(told, *inferred.notes))
+
+
+def _camel(name: str) -> str:
+    head, *rest = name.split("_")
+    return head + "".join(part.title() for part in rest)
+
+
+def _lots_filled(export: Export) -> dict[str, set[Decimal]]:
+    lots: dict[str, set[Decimal]] = defaultdict(set)
+    for position in export.positions:
+        lots[position.symbol].add(position.lots)
+    for deal in export.deals:
+        lots[deal.symbol].add(deal.lots)
+    return lots
+
+
+def _coin(profits: Iterable[Decimal]) -> Decimal:
+    """Return the smallest unit the profits are rounded to: whole, hundredths or finer; no currency has tenths."""
+    decimals = max((_decimals(profit) for profit in profits), default=2)
+    return Decimal(1).scaleb(-2 if decimals == 1 else -decimals)
+
+
+def _tick_size(prices: Sequence[Decimal], point: Decimal, notes: list[str]) -> Decimal:
+    different = sorted(set(prices))
+    step = reduce(gcd, (int(price / point) for price in different))
+    if step > 1 and len(different) >= _TICK_PRICES_MIN:
+        return point * step
+    if len(different) < _TICK_PRICES_MIN:
+        notes.append(f"only {len(different)} different prices were seen: digits may be more, the tick is assumed to be the point")
+    return point
+
+
+def _step(lots: set[Decimal]) -> Decimal:
+    """Return the power of ten that all volumes are multiples of, at most 1."""
+    return min(Decimal(1), Decimal(1).scaleb(-max(_decimals(volume) for volume in lots)))
+
+
+def _decimals(number: Decimal) -> int:
+    exponent = number.normalize().as_tuple().exponent
+    return max(0, -exponent) if isinstance(exponent, int) else 0
+
+
+def _trim(number: Decimal) -> Decimal:
+    """Drop trailing zeros without falling into 1E+5."""
+    normal = number.normalize()
+    exponent = normal.as_tuple().exponent
+    return normal.quantize(Decimal(1)) if isinstance(exponent, int) and exponent > 0 else normal
+
+
+def _plain(number: Decimal) -> str:
+    return f"{_trim(number):f}"
