@@ -1,0 +1,189 @@
+"""The SQL database behind ledger and history: engine, tables, and one thread that does all the waiting for disks."""
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
+
+import sqlalchemy as sa
+from sqlalchemy import event
+from sqlalchemy.exc import SQLAlchemyError
+
+from copier.errors import SettingsError, StoreError
+
+T = TypeVar("T")
+
+MEMORY = "sqlite://"
+"""A database in this process alone, run without a thread: for replay, shadow runs and tests in virtual time."""
+BUSY_TIMEOUT_MS = 5_000
+CALL_TIMEOUT_S = 15.0
+
+metadata = sa.MetaData()
+
+roles = sa.Table(
+    "roles",
+    metadata,
+    sa.Column("role", sa.String(200), primary_key=True, comment="watcher:<master>, worker:<name> or follower:<name>"),
+    sa.Column("token", sa.BigInteger, nullable=False, comment="grows with every owner; a watcher's is its epoch"),
+    sa.Column("owner", sa.String(200), nullable=False, index=True),
+)
+journal = sa.Table(
+    "journal",
+    metadata,
+    sa.Column("seq", sa.BigInteger().with_variant(sa.Integer, "sqlite"), primary_key=True, autoincrement=True),
+    sa.Column("owner", sa.String(200), nullable=False),
+    sa.Column("at_ms", sa.BigInteger, nullable=False),
+    sa.Column("body", sa.LargeBinary, nullable=False, comment="the entries of one batch, as JSON"),
+)
+projected = sa.Table(
+    "projected",
+    metadata,
+    sa.Column("owner", sa.String(200), primary_key=True),
+    sa.Column("seq", sa.BigInteger, nullable=False, comment="this owner's journal rows up to here stand in the tables below"),
+)
+views = sa.Table(
+    "views",
+    metadata,
+    sa.Column("master", sa.String(200), primary_key=True),
+    sa.Column("epoch", sa.BigInteger, nullable=False),
+    sa.Column("body", sa.LargeBinary, nullable=False, comment="the confirmed view, as JSON"),
+)
+links = sa.Table(
+    "links",
+    metadata,
+    sa.Column("follower", sa.String(200), primary_key=True),
+    sa.Column("master", sa.String(200), primary_key=True),
+    sa.Column("key", sa.String(60), primary_key=True),
+    sa.Column("living", sa.Boolean, nullable=False),
+    sa.Column("at_ms", sa.BigInteger, nullable=False),
+    sa.Column("body", sa.LargeBinary, nullable=False),
+    sa.Index("links_living", "follower", "living"),
+)
+readings = sa.Table(
+    "readings",
+    metadata,
+    sa.Column("follower", sa.String(200), primary_key=True),
+    sa.Column("master", sa.String(200), primary_key=True),
+    sa.Column("entry", sa.String(60), nullable=False),
+)
+facts = sa.Table(
+    "facts",
+    metadata,
+    sa.Column("follower", sa.String(200), primary_key=True),
+    sa.Column("name", sa.String(200), primary_key=True, comment="a limit's state, a rounding residue"),
+    sa.Column("body", sa.LargeBinary, nullable=False),
+)
+receipts = sa.Table(
+    "receipts",
+    metadata,
+    sa.Column("id", sa.BigInteger().with_variant(sa.Integer, "sqlite"), primary_key=True, autoincrement=True),
+    sa.Column("at_ms", sa.BigInteger, nullable=False, index=True),
+    sa.Column("follower", sa.String(200), nullable=False, index=True),
+    sa.Column("master", sa.String(200), nullable=False),
+    sa.Column("key", sa.String(60), nullable=False),
+    sa.Column("verdict", sa.String(20), nullable=False),
+    sa.Column("code", sa.String(60), nullable=False),
+    sa.Column("symbol", sa.String(60), nullable=False),
+    sa.Column("body", sa.LargeBinary, nullable=False),
+)
+controls = sa.Table(
+    "controls",
+    metadata,
+    sa.Column("scope", sa.String(200), primary_key=True, comment="* or a follower, or follower/master"),
+    sa.Column("control", sa.String(20), nullable=False, comment="live, close_only, frozen or flatten"),
+    sa.Column("at_ms", sa.BigInteger, nullable=False),
+    sa.Column("by", sa.String(200), nullable=False),
+)
+equity = sa.Table(
+    "equity",
+    metadata,
+    sa.Column("account", sa.String(200), primary_key=True),
+    sa.Column("at_ms", sa.BigInteger, primary_key=True),
+    sa.Column("balance", sa.String(40), nullable=False),
+    sa.Column("equity", sa.String(40), nullable=False),
+    sa.Column("margin", sa.String(40), nullable=False),
+    sa.Column("currency", sa.String(10), nullable=False),
+)
+
+
+class Database:
+    """One database, reached through one thread so that no disk ever blocks the event loop."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        try:
+            inline = url == MEMORY
+            self._engine = sa.create_engine(url, poolclass=sa.pool.StaticPool if inline else None)
+        except (SQLAlchemyError, ImportError) as error:
+            expected = "sqlite:///path/to/file.db or postgresql+psycopg://user@host/name"
+            raise SettingsError([f"ledger: expected {expected}: {error}"]) from None
+        self._thread = None if inline else ThreadPoolExecutor(1, thread_name_prefix="ledger")
+        if self._engine.dialect.name == "sqlite":
+            event.listen(self._engine, "connect", _set_up_sqlite)
+            event.listen(self._engine, "begin", _begin_sqlite)
+
+    async def open(self) -> None:
+        """Make the tables that are not there yet. Raise `StoreError`."""
+        await self.run(metadata.create_all)
+
+    async def run(self, work: Callable[[sa.Connection], T]) -> T:
+        """Run `work` in one transaction and return its answer once it is durable.
+
+        Raise `StoreError` where the database refuses or does not answer in time; the transaction may then still have been
+        committed, so nothing that must not happen twice may rest on the error.
+        """
+        if self._thread is None:
+            return self._transact(work)
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(CALL_TIMEOUT_S):
+                return await loop.run_in_executor(self._thread, self._transact, work)
+        except TimeoutError:
+            raise StoreError(f"{self.name}: no answer within {CALL_TIMEOUT_S:.0f} s") from None
+
+    def _transact(self, work: Callable[[sa.Connection], T]) -> T:
+        try:
+            with self._engine.begin() as connection:
+                return work(connection)
+        except SQLAlchemyError as error:
+            cause = getattr(error, "orig", None) or error
+            raise StoreError(f"{self.name}: {cause}") from error
+
+    @property
+    def name(self) -> str:
+        """The database's URL without its password."""
+        return self._engine.url.render_as_string(hide_password=True)
+
+    async def close(self) -> None:
+        """Finish what is under way and let go."""
+        if self._thread is not None:
+            await asyncio.get_running_loop().run_in_executor(None, self._thread.shutdown)
+        self._engine.dispose()
+
+
+def upsert(connection: sa.Connection, table: sa.Table, rows: list[dict[str, Any]]) -> None:
+    """Insert rows, replacing those with the same primary key."""
+    if not rows:
+        return
+    if connection.dialect.name == "postgresql":
+        from sqlalchemy.dialects.postgresql import insert
+    else:
+        from sqlalchemy.dialects.sqlite import insert  # type: ignore[assignment]
+    statement = insert(table)
+    keys = [column.name for column in table.primary_key]
+    others = {column.name: statement.excluded[column.name] for column in table.columns if column.name not in keys}
+    connection.execute(statement.on_conflict_do_update(index_elements=keys, set_=others), rows)
+
+
+def _set_up_sqlite(connection: Any, _record: Any) -> None:
+    # The driver's own transactions begin too late and commit DDL behind our back: we begin them ourselves.
+    connection.isolation_level = None
+    cursor = connection.cursor()
+    cursor.execute(f"PRAGMA busy_timeout={BUSY_TIMEOUT_MS}")
+    cursor.execute("PRAGMA journal_mode=WAL")
+    cursor.execute("PRAGMA synchronous=FULL")
+    cursor.close()
+
+
+def _begin_sqlite(connection: sa.Connection) -> None:
+    connection.exec_driver_sql("BEGIN IMMEDIATE")

@@ -1,0 +1,301 @@
+"""The ledger: a journal of what was intended and done, durable before any order leaves, and the tables folded from it.
+
+One append is one durable row, however many followers it speaks of. Every entry is absolute (the newest of a link, a reading
+position, a fact replaces all before it), so that folding the journal again changes nothing. The tables of links, readings and
+receipts are projections for people and for a fast start; they are brought up to date beside the path.
+"""
+
+import asyncio
+from collections.abc import Collection, Iterable, Sequence
+
+import msgspec
+import sqlalchemy as sa
+
+from copier import database as db
+from copier import wire
+from copier.clock import Clock
+from copier.database import Database, upsert
+from copier.diff import View
+from copier.errors import Fenced
+from copier.link import Link
+from copier.model import Receipt, Record
+
+TOMBSTONES_MS = 48 * 3600 * 1000
+"""Links that ended are loaded again for so long, so that a late duplicate finds them closed."""
+_PROJECTION_LOCK = 0x6D74636F70696572
+
+
+class LinkKept(Record, frozen=True, kw_only=True, tag="link", tag_field="t"):
+    """The newest state of one link."""
+
+    link: Link
+
+
+class ReadingKept(Record, frozen=True, kw_only=True, tag="reading", tag_field="t"):
+    """A follower has taken in everything of a master up to here (`epoch-sequence`)."""
+
+    follower: str
+    master: str
+    entry: str
+
+
+class FactKept(Record, frozen=True, kw_only=True, tag="fact", tag_field="t"):
+    """A small state that must survive: a limit's period and reference, a rounding residue."""
+
+    follower: str
+    name: str
+    body: msgspec.Raw
+
+
+class ReceiptKept(Record, frozen=True, kw_only=True, tag="receipt", tag_field="t"):
+    """Why something was done or not."""
+
+    receipt: Receipt
+
+
+JournalEntry = LinkKept | ReadingKept | FactKept | ReceiptKept
+
+
+class Remembered(msgspec.Struct, kw_only=True):
+    """What a worker reads back at its start, folded."""
+
+    links: dict[str, dict[tuple[str, str], Link]] = {}
+    """By follower, then by master and key."""
+    readings: dict[tuple[str, str], str] = {}
+    """Follower and master -> entry id."""
+    facts: dict[tuple[str, str], bytes] = {}
+    """Follower and name -> body."""
+
+
+class Ledger:
+    """The journal and its tables, for one owner (a watcher or worker process)."""
+
+    def __init__(self, database: Database, clock: Clock, owner: str) -> None:
+        self._database = database
+        self._clock = clock
+        self.owner = owner
+        self._held = 0
+        self._waiting: list[tuple[Sequence[JournalEntry], asyncio.Future[None]]] = []
+        self._flushing: asyncio.Task[None] | None = None
+        self._unprojected: list[tuple[int, list[JournalEntry]]] = []
+
+    async def take(self, names: Sequence[str]) -> dict[str, int]:
+        """Become the owner of these roles; return each one's new token, higher than any before, durable already."""
+
+        def work(connection: sa.Connection) -> dict[str, int]:
+            known: dict[str, int] = {}
+            for chunk in _chunks(names):
+                rows = connection.execute(sa.select(db.roles.c.role, db.roles.c.token).where(db.roles.c.role.in_(chunk)))
+                known |= {role: token for role, token in rows}
+            tokens = {name: known.get(name, 0) + 1 for name in names}
+            upsert(connection, db.roles, [{"role": n, "token": t, "owner": self.owner} for n, t in tokens.items()])
+            return tokens
+
+        tokens = await self._database.run(work)
+        self._held += len(tokens)
+        return tokens
+
+    async def load(self, followers: Collection[str]) -> Remembered:
+        """Return all that is remembered of these followers: the tables, and the journal after them."""
+
+        def work(connection: sa.Connection) -> Remembered:
+            self._project(connection, self._journal_after(connection))
+            return self._remembered(connection, sorted(followers))
+
+        return await self._database.run(work)
+
+    def _remembered(self, connection: sa.Connection, followers: list[str]) -> Remembered:
+        remembered = Remembered(links={follower: {} for follower in followers}, readings={}, facts={})
+        recent = self._clock.now_ms() - TOMBSTONES_MS
+        for chunk in _chunks(followers):
+            wanted = db.links.c.follower.in_(chunk) & (db.links.c.living | (db.links.c.at_ms >= recent))
+            for (body,) in connection.execute(sa.select(db.links.c.body).where(wanted)):
+                link = wire.decode(body, Link)
+                remembered.links[link.follower][link.name] = link
+            for row in connection.execute(sa.select(db.readings).where(db.readings.c.follower.in_(chunk))):
+                remembered.readings[row.follower, row.master] = row.entry
+            for row in connection.execute(sa.select(db.facts).where(db.facts.c.follower.in_(chunk))):
+                remembered.facts[row.follower, row.name] = row.body
+        return remembered
+
+    async def append(self, entries: Sequence[JournalEntry]) -> None:
+        """Return once the entries are durable; those of all who call meanwhile share one row.
+
+        Raise `StoreError`, after which nothing may be sent on their strength, or `Fenced`, after which nothing at all.
+        """
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append((entries, done))
+        if self._flushing is None:
+            self._flushing = asyncio.create_task(self._flush(), name="ledger flush")
+        await done
+
+    async def _flush(self) -> None:
+        try:
+            while self._waiting:
+                batch, self._waiting = self._waiting, []
+                try:
+                    await self._write([entry for entries, _ in batch for entry in entries])
+                except Exception as error:
+                    for _, done in batch:
+                        if not done.done():
+                            done.set_exception(error)
+                else:
+                    for _, done in batch:
+                        if not done.done():
+                            done.set_result(None)
+        finally:
+            self._flushing = None
+
+    async def _write(self, entries: list[JournalEntry]) -> None:
+        body = wire.encode(entries)
+        now = self._clock.now_ms()
+
+        def work(connection: sa.Connection) -> int:
+            held = connection.scalar(sa.select(sa.func.count()).select_from(db.roles).where(db.roles.c.owner == self.owner))
+            if held != self._held:
+                raise Fenced(f"{self.owner} holds {held} of its {self._held} roles: another owner has taken over")
+            row = connection.execute(sa.insert(db.journal).values(owner=self.owner, at_ms=now, body=body))
+            (seq,) = row.inserted_primary_key or (0,)
+            return int(seq)
+
+        seq = await self._database.run(work)
+        self._unprojected.append((seq, entries))
+
+    @property
+    def behind(self) -> int:
+        """How many entries are journaled but not in the tables yet."""
+        return sum(len(entries) for _, entries in self._unprojected)
+
+    async def project(self) -> None:
+        """Bring the tables up to date with the journal."""
+        if self._unprojected:
+            await self.catch_up()
+
+    async def catch_up(self) -> None:
+        """Bring the tables up to date with every owner's journal: what faces do before they read."""
+        seen = len(self._unprojected)
+        await self._database.run(lambda connection: self._project(connection, self._journal_after(connection)))
+        del self._unprojected[:seen]
+
+    def _journal_after(self, connection: sa.Connection) -> list[tuple[int, str, list[JournalEntry]]]:
+        # Per owner: on a server with many writers a lower number may become visible after a higher one.
+        if connection.dialect.name == "postgresql":
+            connection.execute(sa.text(f"SELECT pg_advisory_xact_lock({_PROJECTION_LOCK})"))
+        done = sa.func.coalesce(db.projected.c.seq, 0)
+        rows = connection.execute(
+            sa.select(db.journal.c.seq, db.journal.c.owner, db.journal.c.body)
+            .join(db.projected, db.projected.c.owner == db.journal.c.owner, isouter=True)
+            .where(db.journal.c.seq > done)
+            .order_by(db.journal.c.seq)
+        )
+        own = dict(self._unprojected)
+        return [(seq, owner, own.get(seq) or wire.decode(body, list[JournalEntry])) for seq, owner, body in rows]
+
+    def _project(self, connection: sa.Connection, rows: list[tuple[int, str, list[JournalEntry]]]) -> None:
+        if not rows:
+            return
+        entries = [entry for _, _, batch in rows for entry in batch]
+        now = self._clock.now_ms()
+        links = {(kept.link.follower, *kept.link.name): kept.link for kept in entries if isinstance(kept, LinkKept)}
+        readings = {(kept.follower, kept.master): kept.entry for kept in entries if isinstance(kept, ReadingKept)}
+        facts = {(kept.follower, kept.name): bytes(kept.body) for kept in entries if isinstance(kept, FactKept)}
+        receipts = [kept.receipt for kept in entries if isinstance(kept, ReceiptKept)]
+        upsert(connection, db.links, [_link_row(link, now) for link in links.values()])
+        upsert(connection, db.readings, [{"follower": f, "master": m, "entry": e} for (f, m), e in readings.items()])
+        upsert(connection, db.facts, [{"follower": f, "name": n, "body": b} for (f, n), b in facts.items()])
+        if receipts:
+            connection.execute(sa.insert(db.receipts), [_receipt_row(receipt) for receipt in receipts])
+        newest = {owner: seq for seq, owner, _ in rows}
+        upsert(connection, db.projected, [{"owner": owner, "seq": seq} for owner, seq in newest.items()])
+
+    async def save_view(self, master: str, epoch: int, view: View) -> None:
+        """Keep a watcher's confirmed view. Raise `Fenced` where a later epoch has kept one."""
+
+        def work(connection: sa.Connection) -> None:
+            kept = connection.scalar(sa.select(db.views.c.epoch).where(db.views.c.master == master))
+            if kept is not None and kept > epoch:
+                raise Fenced(f"watcher of {master}: epoch {epoch} is over, {kept} has begun")
+            upsert(connection, db.views, [{"master": master, "epoch": epoch, "body": wire.encode(view)}])
+
+        await self._database.run(work)
+
+    async def load_view(self, master: str) -> View | None:
+        """Return what the last watcher of this master had confirmed, None for a master never watched."""
+        body = await self._database.run(
+            lambda connection: connection.scalar(sa.select(db.views.c.body).where(db.views.c.master == master))
+        )
+        return None if body is None else wire.decode(body, View)
+
+    async def set_control(self, scope: str, control: str, by: str) -> None:
+        """Set what a person wants of `*`, a follower, or `follower/master`: live, close_only, frozen or flatten."""
+        row = {"scope": scope, "control": control, "at_ms": self._clock.now_ms(), "by": by}
+        await self._database.run(lambda connection: upsert(connection, db.controls, [row]))
+
+    async def controls(self) -> dict[str, str]:
+        """Return every control that is set, by scope."""
+        rows = await self._database.run(
+            lambda connection: connection.execute(sa.select(db.controls.c.scope, db.controls.c.control)).all()
+        )
+        return {scope: control for scope, control in rows}
+
+    async def links(self, *, living: bool = True) -> list[Link]:
+        """Return the links in the tables, living ones or all."""
+        await self.catch_up()
+        query = sa.select(db.links.c.body).order_by(db.links.c.follower, db.links.c.master, db.links.c.key)
+        if living:
+            query = query.where(db.links.c.living)
+        rows = await self._database.run(lambda connection: connection.execute(query).all())
+        return [wire.decode(body, Link) for (body,) in rows]
+
+    async def receipts(self, *, follower: str | None = None, after_id: int = 0, newest: int | None = None) -> list[Receipt]:
+        """Return receipts, oldest first: those after an id, or the newest few."""
+        await self.catch_up()
+        query = sa.select(db.receipts.c.body).where(db.receipts.c.id > after_id)
+        if follower is not None:
+            query = query.where(db.receipts.c.follower == follower)
+        query = query.order_by(db.receipts.c.id) if newest is None else query.order_by(db.receipts.c.id.desc()).limit(newest)
+        rows = await self._database.run(lambda connection: connection.execute(query).all())
+        found = [wire.decode(body, Receipt) for (body,) in rows]
+        return found if newest is None else found[::-1]
+
+    async def trim(self, before_ms: int) -> int:
+        """Forget journal rows, receipts and ended links older than this, once they stand in the tables; return how many."""
+
+        def work(connection: sa.Connection) -> int:
+            self._project(connection, self._journal_after(connection))
+            old = [
+                sa.delete(db.journal).where(db.journal.c.at_ms < before_ms),
+                sa.delete(db.receipts).where(db.receipts.c.at_ms < before_ms),
+                sa.delete(db.links).where(~db.links.c.living & (db.links.c.at_ms < before_ms)),
+            ]
+            return sum(connection.execute(statement).rowcount for statement in old)
+
+        return await self._database.run(work)
+
+
+def _link_row(link: Link, now: int) -> dict[str, object]:
+    return {
+        "follower": link.follower,
+        "master": link.master,
+        "key": link.key,
+        "living": link.living,
+        "at_ms": now,
+        "body": wire.encode(link),
+    }
+
+
+def _receipt_row(receipt: Receipt) -> dict[str, object]:
+    return {
+        "at_ms": receipt.at_ms,
+        "follower": receipt.follower,
+        "master": receipt.master,
+        "key": receipt.key,
+        "verdict": receipt.verdict.value,
+        "code": receipt.code,
+        "symbol": receipt.symbol,
+        "body": wire.encode(receipt),
+    }
+
+
+def _chunks(names: Sequence[str], size: int = 500) -> Iterable[Sequence[str]]:
+    return (names[start : start + size] for start in range(0, len(names), size))
