@@ -126,7 +126,7 @@ def test_a_lone_word_is_the_mode_of_a_level() -> None:
 
 def test_a_policy_cannot_be_changed() -> None:
     with pytest.raises(ValidationError):
-        RelationPolicy().mode = Mode.FROZEN  # type: ignore[misc]
+        RelationPolicy().mode = Mode.FROZEN
 
 
 @pytest.mark.parametrize(
