@@ -1,0 +1,381 @@
+"""What a trader sets: accounts, masters, followers and what each copies; YAML and environment in, frozen settings out.
+
+`load` finds every mistake at once, each with its path, what was there and what was expected. The sentence under a field is
+its line in the configuration reference.
+"""
+
+import os
+import re
+from collections.abc import Callable, Mapping
+from decimal import Decimal
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
+
+import pydantic
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError, ValidationInfo, WithJsonSchema
+from pydantic_core import PydanticCustomError
+
+from copier.errors import SettingsError
+from copier.model import MarginMode
+from copier.policy import Count, FollowerRisk, NotNegative, Percent, Policy, Positive, RelationPolicy, Whole
+from copier.settings_check import Schema, check_references, explain, in_order
+from copier.settings_source import Source, read_file, read_text, resolve_secret
+
+
+def _mistake(message: str) -> PydanticCustomError:
+    return PydanticCustomError("settings", "{message}", {"message": message})
+
+
+# Values ----------------------------------------------------------------------------------------------------------------
+
+
+def _secret(value: object, info: ValidationInfo) -> object:
+    source = info.context
+    if not isinstance(source, Source) or isinstance(value, pydantic.Secret | SecretStr):
+        return value
+    try:
+        return resolve_secret(value, source)
+    except ValueError as error:
+        raise _mistake(str(error)) from None
+
+
+class Url(pydantic.Secret[str]):
+    """A URL that may hold a password: shown without it, `get_secret_value()` has it."""
+
+    def _display(self) -> str:
+        return _without_password(self.get_secret_value())
+
+
+def _without_password(url: str) -> str:
+    scheme, separator, rest = url.partition("://")
+    place = rest.partition("?")[0]
+    who, at, where = place.rpartition("@")
+    if not at:
+        return f"{scheme}{separator}{'***' if '@' in rest else place}"
+    return f"{scheme}{separator}{who.partition(':')[0]}{':***' if ':' in who else ''}@{where}"
+
+
+def _holds_password(url: str) -> bool:
+    rest = url.partition("://")[2]
+    return ":" in rest.rpartition("@")[0] or "password" in rest.partition("?")[2].lower()
+
+
+def _url(*schemes: str) -> BeforeValidator:
+    beginnings = tuple(f"{scheme}://" for scheme in schemes)
+
+    def check(value: object, info: ValidationInfo) -> object:
+        plain = isinstance(value, str) and not _holds_password(value)
+        url = value if plain else _secret(value, info)
+        text = url.get_secret_value() if isinstance(url, Url) else url
+        if not isinstance(text, str) or not text.startswith(beginnings):
+            raise _mistake(f"expected a URL that begins with {' or '.join(beginnings)}")
+        try:
+            _ = urlsplit(text).port
+        except ValueError:
+            raise _mistake("expected a URL such as redis://user:password@host:6379/0, this one cannot be taken apart") from None
+        return url
+
+    return BeforeValidator(check)
+
+
+_SECRET_SCHEMA = {
+    "writeOnly": True,
+    "anyOf": [
+        {"type": "string"},
+        *(
+            {"type": "object", "properties": {name: {"type": "string"}}, "required": [name], "additionalProperties": False}
+            for name in ("env", "file", "keyring")
+        ),
+    ],
+}
+
+Secret = Annotated[SecretStr, Field(min_length=1), BeforeValidator(_secret), WithJsonSchema(_SECRET_SCHEMA)]
+"""A secret: `{env: NAME}`, `{file: path}`, `{keyring: service/name}`, or text where nobody else can read it."""
+RedisUrl = Annotated[Url, _url("memory", "redis", "rediss", "unix"), WithJsonSchema(_SECRET_SCHEMA)]
+LedgerUrl = Annotated[Url, _url("sqlite", "postgresql"), WithJsonSchema(_SECRET_SCHEMA)]
+
+
+def _like(pattern: str, expected: str) -> Callable[[str], str]:
+    def check(text: str) -> str:
+        if not re.fullmatch(pattern, text):
+            raise _mistake(f"expected {expected}, found {text!r}")
+        return text
+
+    return check
+
+
+def _digits(value: object) -> object:
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+Name = Annotated[
+    str, AfterValidator(_like(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,39}", "a name of letters, digits, _ . and -, at most 40 characters"))
+]
+"""What accounts, masters, followers and groups are called."""
+Login = Annotated[str, BeforeValidator(_digits), AfterValidator(_like(r"[0-9]{1,20}", "the account's number"))]
+Currency = Annotated[str, AfterValidator(_like(r"[A-Z]{3}", "a currency's three capital letters, such as USD"))]
+Server = Annotated[str, Field(min_length=1, max_length=63)]
+
+
+# Accounts --------------------------------------------------------------------------------------------------------------
+
+
+class _Account(Policy):
+    """What every kind of account has."""
+
+    login: Login
+    """The account's number."""
+    server: Server
+    """The trade server's name, such as `Broker-Demo`."""
+
+
+class PaperSymbolSettings(Policy):
+    """Where one symbol of a paper broker differs from its ready-made example."""
+
+    contract_size: Positive | None = None
+    """Units of one lot."""
+    digits: Annotated[Whole, Field(le=8)] | None = None
+    """Digits after the point in prices."""
+    volume_min: Positive | None = None
+    """Least lots of one order."""
+    volume_step: Positive | None = None
+    """Lots are multiples of this."""
+    volume_max: Positive | None = None
+    """Most lots of one order."""
+    stops_level: Whole | None = None
+    """Least distance of stop and target from the price, in points."""
+    spread_points: Whole | None = None
+    """The spread, in points."""
+    commission_per_lot: NotNegative | None = None
+    """Money per lot and side, in the account's currency."""
+
+
+class PaperSymbols(Policy):
+    """How a paper broker names its symbols, and what it trades differently."""
+
+    prefix: str = ""
+    """Written before every plain name."""
+    suffix: str = ""
+    """Written after every plain name, such as `.r`."""
+    overrides: dict[str, PaperSymbolSettings] = {}
+    """By plain name: where this broker's specification differs."""
+
+
+class WalkQuotes(Policy):
+    """Prices that wander, the same way for the same seed."""
+
+    kind: Literal["walk"]
+    """Prices that wander."""
+    seed: Whole = 1
+    """The same seed gives the same prices."""
+
+
+class TickQuotes(Policy):
+    """Prices from a file."""
+
+    kind: Literal["ticks"]
+    """Prices from a folder of tick files, one per symbol."""
+    folder: Path
+    """The folder of the files."""
+
+
+Quotes = Annotated[WalkQuotes | TickQuotes, Field(discriminator="kind")]
+
+
+class PaperMargin(StrEnum):
+    """How opposite positions of one symbol share margin, or that nothing is asked for."""
+
+    LARGER_LEG = "larger_leg"
+    BOTH_LEGS = "both_legs"
+    OFF = "off"
+
+
+class PaperSettings(_Account):
+    """A simulated broker in memory: to try settings, to replay, and for a strategy to trade on as a source of signals."""
+
+    kind: Literal["paper"]
+    """A simulated broker in memory."""
+    server: Server = "Paper-Demo"
+    """The trade server's name."""
+    currency: Currency = "USD"
+    """The account's currency, three capital letters."""
+    balance: Positive = Decimal(10_000)
+    """What the account begins with, in its currency."""
+    leverage: Annotated[Count, Field(le=10_000)] = 100
+    """The 100 of 1:100."""
+    margin_mode: MarginMode = MarginMode.HEDGING
+    """`hedging` (many positions per symbol), `netting` (one) or `mt4`."""
+    margin: PaperMargin = PaperMargin.LARGER_LEG
+    """Margin of opposite positions: of the `larger_leg`, of `both_legs`, or `off` where money must not stop a trade."""
+    symbols: PaperSymbols = PaperSymbols()
+    """How this broker names its symbols, and what it trades differently."""
+    quotes: Quotes = WalkQuotes(kind="walk")
+    """Where its prices come from."""
+
+
+AccountSettings = PaperSettings
+"""Every kind of account, told apart by `kind`: one class each."""
+
+
+# Masters and followers -------------------------------------------------------------------------------------------------
+
+
+class BreakerSettings(Policy):
+    """When so much is gone at once that a broken read is likelier than a trader's decision."""
+
+    share_max: Percent = Decimal(50)
+    """Percent of the open positions that may vanish in one read and be believed like any other close."""
+    count_min: Count = 3
+    """Fewer vanished positions than this are always believed like any other close."""
+
+
+class MasterSettings(Policy):
+    """One account whose positions are copied."""
+
+    account: Name
+    """Which account; the read-only investor login is enough, and better."""
+    poll_ms: Annotated[Count, Field(le=60_000)] = 100
+    """Pause between two reads of its positions, where the account cannot call by itself."""
+    snapshot_s: Annotated[Positive, Field(le=60)] = Decimal(2)
+    """How often everything open is published, between the changes."""
+    confirm_reads: Annotated[Count, Field(ge=2, le=20)] = 2
+    """A position is gone when this many fresh reads, or a closing deal, say so."""
+    breaker: BreakerSettings = BreakerSettings()
+    """When so much is gone at once that only closing deals or a person make it believed."""
+
+
+class CopySettings(RelationPolicy):
+    """One master that a follower copies, and how."""
+
+    master: Name
+    """Which master."""
+
+
+class FollowerSettings(Policy):
+    """One account that copies masters."""
+
+    account: Name
+    """Which account; nobody else's orders on it are touched."""
+    copies: Annotated[tuple[CopySettings, ...], Field(min_length=1)]
+    """The masters it copies, and how each."""
+    risk: FollowerRisk = FollowerRisk()
+    """Limits of the whole follower, whatever the number of its masters."""
+    groups: tuple[Name, ...] = ()
+    """Groups it belongs to, for `flatten` and for limits of a group."""
+
+
+# The engine ------------------------------------------------------------------------------------------------------------
+
+
+class ScheduleSettings(Policy):
+    """How often what is not a copy happens."""
+
+    reconcile_s: Annotated[Positive, Field(le=3600)] = Decimal(30)
+    """How often master, ledger and follower are compared, besides after every gap and restart."""
+    equity_s: Annotated[Positive, Field(le=3600)] = Decimal(60)
+    """How often balance and equity are recorded and loss limits judged by them."""
+    trim_s: Annotated[Positive, Field(le=86_400)] = Decimal(3600)
+    """How often old records are dropped."""
+    keep_days: Count = 400
+    """How long receipts and equity are kept, in days."""
+
+
+class StreamSettings(Policy):
+    """How changes travel over Redis."""
+
+    entries_max: Annotated[Count, Field(ge=100)] = 10_000
+    """Entries kept per master; a reader further behind is levelled by a snapshot."""
+    secret: Secret | None = None
+    """Signs every entry, so that nobody who can write to Redis can make a follower trade."""
+
+
+class LogLevel(StrEnum):
+    """How much is said."""
+
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+class LogFormat(StrEnum):
+    """For whom it is said."""
+
+    TEXT = "text"
+    JSON = "json"
+
+
+class LogSettings(Policy):
+    """What is logged, and where to."""
+
+    level: LogLevel = LogLevel.INFO
+    """`debug`, `info`, `warning` or `error`."""
+    format: LogFormat = LogFormat.TEXT
+    """`text` for people, `json` for machines."""
+    file: Path | None = None
+    """A file instead of the terminal."""
+
+
+class Settings(Policy):
+    """Everything that is set."""
+
+    redis: RedisUrl = Url("memory://")
+    """What carries the changes: `memory://` inside one process, else `redis://`, `rediss://` or `unix://`."""
+    ledger: LedgerUrl = Url("sqlite:///copier.db")
+    """What remembers: `sqlite:///file`, or `postgresql://` when followers are spread over machines."""
+    accounts: dict[Name, AccountSettings] = {}
+    """Every account by a name of your own."""
+    masters: dict[Name, MasterSettings] = {}
+    """Whose positions are copied, by a name of your own."""
+    followers: dict[Name, FollowerSettings] = {}
+    """Who copies, by a name of your own."""
+    schedule: ScheduleSettings = ScheduleSettings()
+    """How often what is not a copy happens."""
+    stream: StreamSettings = StreamSettings()
+    """How changes travel over Redis."""
+    log: LogSettings = LogSettings()
+    """What is logged, and where to."""
+
+
+# Reading and showing ---------------------------------------------------------------------------------------------------
+
+
+def load(path: Path, env: Mapping[str, str] | None = None) -> Settings:
+    """Read a YAML file and the environment over it; raise `SettingsError` with every mistake."""
+    return _settings(read_file(path, os.environ if env is None else env, SECRET_NAMES))
+
+
+def parse(text: str, env: Mapping[str, str] | None = None, *, name: str = "settings") -> Settings:
+    """Read settings from a text, by the same rules and over no environment but the one given."""
+    return _settings(read_text(text, env or {}, SECRET_NAMES, name=name))
+
+
+def json_schema() -> dict[str, Any]:
+    """Return the JSON Schema of the settings, for editors that complete and check YAML."""
+    return Settings.model_json_schema()
+
+
+def redacted(settings: Settings) -> dict[str, Any]:
+    """Return the settings to show: plain values, every secret replaced by asterisks."""
+    return settings.model_dump(mode="json", by_alias=True)
+
+
+_SCHEMA = Schema(Settings.model_json_schema())
+SECRET_NAMES = _SCHEMA.secret_names
+"""The settings that are secrets, by their last name."""
+
+
+def _settings(source: Source) -> Settings:
+    settings = None
+    problems = list(source.problems)
+    if source.tree or not problems:
+        try:
+            settings = Settings.model_validate(source.tree, context=source)
+        except ValidationError as error:
+            problems += explain(error.errors(include_url=False), source, _SCHEMA)
+        problems += check_references(source.tree)
+    if settings is None or problems:
+        raise SettingsError(in_order(problems, source), source=source.name)
+    return settings
