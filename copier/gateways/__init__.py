@@ -1,0 +1,1 @@
+"""Ways into an account: every kind behind the same six operations."""
