@@ -62,6 +62,9 @@ class Leg(Record, frozen=True, kw_only=True):
     not_after_ms: int = 0
     net_before: Decimal | None = None
     """Netting: the symbol's signed volume in the view the order was sent on."""
+    stop_loss: Decimal = ZERO
+    take_profit: Decimal = ZERO
+    """As last seen, or set, at the broker."""
 
     @property
     def living(self) -> bool:
@@ -94,8 +97,8 @@ class Cut(Record, frozen=True, kw_only=True):
     """Netting: the symbol's signed volume before; None elsewhere."""
     sent_ms: int
     not_after_ms: int
-    certain: bool = True
-    """False after an unknown outcome or a takeover: nothing more is sent until it can no longer land."""
+    answered: bool = False
+    """The broker said done; until then, and after an unknown outcome, it may land as late as its not-after allows."""
 
 
 class Link(Record, frozen=True, kw_only=True):
@@ -114,19 +117,32 @@ class Link(Record, frozen=True, kw_only=True):
     side: Side = Side.BUY
     legs: tuple[Leg, ...] = ()
     anchor: Decimal = ZERO
-    """The master's opened volume that our legs answer for: a scale-in beyond it asks for another leg."""
+    """The master's opened volume that was decided on: a scale-in beyond it asks for another leg."""
+    before: Decimal = ZERO
+    """What the master had opened and closed again before our first leg: not ours to follow."""
     stop_loss: Decimal = ZERO
     take_profit: Decimal = ZERO
     """Our levels as wanted at the broker; what they were computed from is the position and the fills."""
     cut: Cut | None = None
     reason: str = ""
     """Why it was refused, skipped or closed."""
+    existing: bool = False
+    """The master had it before this relation began."""
+    absent_ms: int = 0
+    """When the master's watcher last saw that it was not there: bounds its age; 0 is unknown."""
+    read_ms: int = 0
+    """When the newest volume of it was read from the master."""
     stamps: Stamps = Stamps()
 
     @property
     def name(self) -> tuple[str, str]:
         """Master and key: unique within a follower."""
         return (self.master, self.key)
+
+    @property
+    def master_opened(self) -> Decimal:
+        """The master's opened volume that our fills stand for."""
+        return self.position.lots_opened - self.before
 
     @property
     def filled(self) -> Decimal:

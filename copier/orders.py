@@ -1,0 +1,168 @@
+"""One follower's orders: each is journaled before it leaves, and ends as done, surely not executed, or unknown.
+
+Nothing here decides what to trade. What is asked for is absolute (a leg to open, a volume to come down to, levels to set), so that
+asking twice is harmless wherever the broker can tell.
+"""
+
+import logging
+from collections.abc import Awaitable, Callable
+from decimal import Decimal
+
+import msgspec
+
+from copier.clock import Clock
+from copier.errors import InvalidRequest, OutcomeUnknown, Reason, Rejected, Unavailable
+from copier.gateway import Gateway
+from copier.link import Cut, Leg, LegState, Link
+from copier.model import ZERO, CloseRequest, MarginMode, ModifyRequest, Permit, Position, TradeRequest, TradeResult
+from copier.reconcile import with_leg
+
+log = logging.getLogger(__name__)
+replace = msgspec.structs.replace
+
+ORDER_LIFE_MS = 5_000
+"""How long after leaving an order may still be executed: the far end refuses it later."""
+
+Save = Callable[[Link], Awaitable[None]]
+"""Journals a link, durable when it returns."""
+
+
+class NotDone(Exception):
+    """Surely not executed; `cause` says why, `again` whether trying again can make sense."""
+
+    def __init__(self, cause: Rejected | Unavailable | InvalidRequest) -> None:
+        self.cause = cause
+        super().__init__(str(cause))
+
+    @property
+    def code(self) -> str:
+        """A stable word for the receipt."""
+        match self.cause:
+            case Rejected():
+                return str(self.cause.reason)
+            case Unavailable():
+                return "unavailable"
+            case InvalidRequest():
+                return "invalid_request"
+
+    @property
+    def again(self) -> bool:
+        """True where the same wish may be granted a moment later."""
+        match self.cause:
+            case Rejected():
+                return self.cause.wants_fresh_price or self.cause.wants_pause
+            case Unavailable():
+                return True
+            case InvalidRequest():
+                return False
+
+
+class Orders:
+    """Sends one follower's orders, one at a time."""
+
+    def __init__(self, name: str, gateway: Gateway, clock: Clock, token: int, save: Save) -> None:
+        self._name = name
+        self._gateway = gateway
+        self._clock = clock
+        self._token = token
+        self._save = save
+
+    def _permit(self) -> Permit:
+        return Permit(token=self._token, not_after_ms=self._clock.now_ms() + ORDER_LIFE_MS)
+
+    async def open_leg(self, link: Link, leg: Leg, request: TradeRequest) -> tuple[Link, TradeResult | None]:
+        """Send an opening order; return the link with what became of it, None as result where that is unknown.
+
+        Raise `NotDone` where it was surely not executed; the leg is then no longer part of what may be open.
+        """
+        permit = self._permit()
+        leg = replace(leg, sent_ms=self._clock.now_ms(), not_after_ms=permit.not_after_ms, attempts=leg.attempts + 1)
+        link = with_leg(link, leg)
+        await self._save(link)
+        log.info("%s: %s %s %s lots as %s", self._name, request.action, request.symbol, request.lots, leg.tag)
+        try:
+            result = await self._gateway.execute_trade(request, permit)
+        except (Rejected, Unavailable, InvalidRequest) as error:
+            log.info("%s: %s not executed: %s", self._name, leg.tag, error)
+            raise NotDone(error) from error
+        except OutcomeUnknown as error:
+            log.warning("%s: %s may or may not have been executed: %s", self._name, leg.tag, error)
+            return with_leg(link, replace(leg, state=LegState.UNKNOWN)), None
+        done = replace(
+            leg,
+            state=LegState.OPEN,
+            filled=result.lots,
+            lots=result.lots,
+            ticket=result.ticket,
+            price=result.price or leg.price,
+            stop_loss=request.stop_loss if result.stops_set else ZERO,
+            take_profit=request.take_profit if result.stops_set else ZERO,
+        )
+        log.info("%s: %s is ticket %s, %s lots at %s", self._name, leg.tag, done.ticket, done.filled, done.price)
+        return with_leg(link, done), result
+
+    async def cut_leg(
+        self, link: Link, leg: Leg, lots_after: Decimal, book_net: Decimal | None, position: Position | None
+    ) -> Link:
+        """Bring a leg down to a volume, 0 to close it; return the link with the cut that a fresh read must confirm.
+
+        On a netting account `position` is the symbol's position as just read and `book_net` its signed volume: the leg is cut out
+        of it, or, where the position stands on the other side or not at all, taken back by the opposite order. Raise `NotDone`.
+        """
+        permit = self._permit()
+        part = leg.lots - lots_after
+        against = book_net is not None and (position is None or position.type is not leg.side)
+        if book_net is not None and position is not None and not against:
+            part = min(part, position.lots)
+        cut = Cut(
+            tag=leg.tag,
+            ticket=position.ticket if book_net is not None and position is not None else leg.ticket,
+            lots_before=leg.lots,
+            lots_after=leg.lots - part,
+            net_before=book_net,
+            sent_ms=self._clock.now_ms(),
+            not_after_ms=permit.not_after_ms,
+        )
+        link = replace(link, cut=cut)
+        await self._save(link)
+        log.info("%s: ticket %s down to %s lots", self._name, cut.ticket, cut.lots_after)
+        try:
+            if against:
+                await self._gateway.execute_trade(
+                    TradeRequest(symbol=link.symbol, action=leg.side.opposite, lots=part, tag=leg.tag), permit
+                )
+                rest = None
+            else:
+                whole = book_net is None and lots_after == 0
+                done = await self._gateway.close_position(CloseRequest(ticket=cut.ticket, lots=None if whole else part), permit)
+                rest = done.rest_ticket
+        except Rejected as error:
+            if error.reason is Reason.INVALID_TICKET:
+                return replace(link, cut=replace(cut, answered=True))  # It is gone already; a read must say so too.
+            raise NotDone(error) from error
+        except (Unavailable, InvalidRequest) as error:
+            raise NotDone(error) from error
+        except OutcomeUnknown as error:
+            log.warning("%s: cut of ticket %s may or may not have been executed: %s", self._name, cut.ticket, error)
+            return link
+        cut = replace(cut, answered=True)
+        if book_net is None and cut.lots_after:
+            link = with_leg(link, replace(leg, lots=cut.lots_after, ticket=rest or leg.ticket))
+        return replace(link, cut=cut)
+
+    async def set_levels(self, ticket: int, stop_loss: Decimal, take_profit: Decimal) -> bool:
+        """Set both levels of a position; return whether that is certain. Raise `NotDone`."""
+        request = ModifyRequest(ticket=ticket, stop_loss=stop_loss, take_profit=take_profit)
+        try:
+            await self._gateway.modify_position(request, self._permit())
+        except OutcomeUnknown as error:
+            log.warning("%s: levels of ticket %s may or may not have been set: %s", self._name, ticket, error)
+            return False
+        except (Rejected, Unavailable, InvalidRequest) as error:
+            raise NotDone(error) from error
+        return True
+
+
+def nets(mode: MarginMode) -> bool:
+    """Return whether an account keeps one position per symbol."""
+    return mode is MarginMode.NETTING

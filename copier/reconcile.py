@@ -1,0 +1,346 @@
+"""What the master has, the follower has and the ledger says -> what must be believed, and what must be done.
+
+Two pure steps, used after every order, every gap and every restart alike. `fold` brings a link's belief in line with a fresh read
+of the follower; `repairs` names what is still missing for the follower to follow. On a consistent world both are empty.
+
+A read may lag behind an answer by the gateway's settle time, so what contradicts an order on its way counts only once that order
+can no longer land. Netting accounts show one position per symbol: there our part is the sum of our legs, the rest is foreign.
+"""
+
+from collections.abc import Iterable, Sequence
+from decimal import Decimal
+
+import msgspec
+
+from copier.link import Cut, Leg, LegState, Link, LinkState
+from copier.model import ZERO, MarginMode, Position, Record, Side, SymbolSpec
+from copier.sizing import lots_to_close, reduce_target
+
+replace = msgspec.structs.replace
+
+_CLOCK_TOLERANCE_MS = 2_000
+"""Server times are whole seconds, and the offset between the clocks is an estimate."""
+
+
+class Book(msgspec.Struct, kw_only=True):
+    """A follower's account as one fresh read showed it."""
+
+    mode: MarginMode
+    positions: tuple[Position, ...]
+    began_ms: int
+    """When the read was asked for: what was answered before then it should show."""
+    settle_ms: int
+
+    def ticket(self, ticket: int) -> Position | None:
+        """Return the position with this ticket."""
+        return self._tickets.get(ticket)
+
+    @property
+    def _tickets(self) -> dict[int, Position]:
+        return {position.ticket: position for position in self.positions}
+
+    def net(self, symbol: str) -> Decimal:
+        """Return a symbol's signed volume: on a netting account that of its one position."""
+        return sum((p.lots * p.type.sign for p in self.positions if p.symbol == symbol), ZERO)
+
+    def position_of(self, symbol: str) -> Position | None:
+        """Return a netting account's position in a symbol."""
+        return next((position for position in self.positions if position.symbol == symbol), None)
+
+    def settled(self, landed_ms: int) -> bool:
+        """Return whether this read surely shows what landed at that time at the latest."""
+        return self.began_ms >= landed_ms + self.settle_ms
+
+
+# Believing ---------------------------------------------------------------------------------------------------------------
+
+
+class Missing(Record, frozen=True, kw_only=True):
+    """A leg that is believed open is not in the read: to be confirmed before it is believed gone."""
+
+    link: Link
+    leg: Leg
+
+
+class Absent(Record, frozen=True, kw_only=True):
+    """An order of unknown outcome left no sign in a read that would show it by now."""
+
+    link: Link
+    leg: Leg
+
+
+Finding = Missing | Absent
+
+
+def fold(link: Link, book: Book, owned: dict[int, str]) -> tuple[Link, list[Finding]]:
+    """Return the link as the read shows it, for accounts where every position has its own ticket.
+
+    `owned` says which ticket belongs to which leg's tag, for all links of the follower: only what nobody owns is adopted.
+    """
+    findings: list[Finding] = []
+    legs = list(link.legs)
+    cut = link.cut
+    for index, leg in enumerate(legs):
+        position = _position_of(leg, cut, book, owned)
+        if position is not None:
+            owned[position.ticket] = leg.tag
+            legs[index], cut = _seen(leg, position, cut, book)
+        elif leg.state is LegState.OPEN:
+            mine = cut if cut is not None and cut.tag == leg.tag else None
+            if mine is not None and mine.lots_after == 0 and mine.answered and book.began_ms >= mine.sent_ms:
+                legs[index], cut = replace(leg, state=LegState.CLOSED, lots=ZERO), None
+            else:
+                findings.append(Missing(link=link, leg=leg))
+        elif leg.state is LegState.UNKNOWN and book.settled(leg.not_after_ms):
+            findings.append(Absent(link=link, leg=leg))
+    if tuple(legs) != link.legs or cut != link.cut:
+        link = replace(link, legs=tuple(legs), cut=cut)
+    return link, findings
+
+
+def _position_of(leg: Leg, cut: Cut | None, book: Book, owned: dict[int, str]) -> Position | None:
+    def free(position: Position) -> bool:
+        return owned.get(position.ticket, leg.tag) == leg.tag
+
+    if leg.ticket:
+        for position in book.positions:
+            if position.ticket == leg.ticket or (leg.identifier and position.identifier == leg.identifier and free(position)):
+                return position
+        for position in book.positions:
+            if position.parent == leg.ticket and free(position):
+                return position
+    for position in book.positions:
+        if position.tag == leg.tag and free(position):
+            return position
+    if book.mode is MarginMode.MT4 and leg.ticket and cut is not None and cut.tag == leg.tag and cut.lots_after:
+        rest = [p for p in book.positions if p.ticket not in owned and _is_rest(p, leg, cut)]
+        if len(rest) == 1:
+            return rest[0]
+    return None
+
+
+def _is_rest(position: Position, leg: Leg, cut: Cut) -> bool:
+    return position.type is leg.side and position.lots == cut.lots_after and position.open_price == leg.price
+
+
+def _seen(leg: Leg, position: Position, cut: Cut | None, book: Book) -> tuple[Leg, Cut | None]:
+    """Return what to believe of a leg whose position is there, and what is left to wait for."""
+    believed = replace(
+        leg,
+        state=LegState.OPEN,
+        ticket=position.ticket,
+        identifier=leg.identifier or position.identifier,
+        price=leg.price or position.open_price,
+        stop_loss=position.stop_loss,
+        take_profit=position.take_profit,
+    )
+    if cut is not None and cut.tag == leg.tag:
+        if position.lots == cut.lots_before and not book.settled(cut.sent_ms if cut.answered else cut.not_after_ms):
+            return replace(believed, lots=leg.lots), cut  # The list may simply be late.
+        return replace(believed, lots=position.lots), None
+    filled = max(leg.filled, position.lots)
+    return replace(believed, filled=filled, lots=position.lots), cut
+
+
+def adopt(
+    link: Link, leg: Leg, book: Book, owned: dict[int, str], magic: int, server_offset_s: int | None, rivals: int
+) -> Link | None:
+    """Return the link with a lost order's position adopted, where it can be only this one.
+
+    For brokers that strip tags: exactly one position that no link owns fits by symbol, side, volume and our magic (or, where
+    the broker drops that too, by having been opened since the order left), and no other lost order could claim it: `rivals`
+    counts the lost orders of this symbol and side.
+    """
+    fits = [
+        position
+        for position in book.positions
+        if position.ticket not in owned
+        and not position.tag
+        and position.symbol == link.symbol
+        and position.type is leg.side
+        and position.lots <= leg.asked
+        and (position.magic == magic or (position.magic == 0 and _opened_since(position, leg, server_offset_s)))
+    ]
+    if len(fits) != 1 or rivals != 1:
+        return None
+    owned[fits[0].ticket] = leg.tag
+    found, _ = _seen(leg, fits[0], None, book)
+    return with_leg(link, found)
+
+
+def _opened_since(position: Position, leg: Leg, server_offset_s: int | None) -> bool:
+    if server_offset_s is None:
+        return False
+    opened_ms = position.open_time.timestamp() * 1000 - server_offset_s * 1000
+    return opened_ms >= leg.sent_ms - _CLOCK_TOLERANCE_MS
+
+
+def with_leg(link: Link, leg: Leg) -> Link:
+    """Return the link with one leg replaced by its newer self."""
+    return replace(link, legs=tuple(leg if old.tag == leg.tag else old for old in link.legs))
+
+
+def orphans(book: Book, owned: dict[int, str], is_ours: Iterable[str]) -> list[Position]:
+    """Return positions that carry a tag this follower's ledger knows or could have made, and that no living leg owns."""
+    ours = set(is_ours)
+    return [p for p in book.positions if p.ticket not in owned and p.tag and p.tag in ours]
+
+
+# Netting: one position per symbol -----------------------------------------------------------------------------------------
+
+
+def ours(links: Iterable[Link], symbol: str) -> Decimal:
+    """Return the signed volume that our legs hold in a symbol, by belief."""
+    return sum(
+        (leg.lots * leg.side.sign for link in links if link.symbol == symbol for leg in link.legs if leg.state is LegState.OPEN),
+        ZERO,
+    )
+
+
+def fold_net(link: Link, book: Book) -> tuple[Link, list[Finding]]:
+    """Return the link with its order or cut on its way settled by how the symbol's volume moved since it was sent.
+
+    On a netting account a follower has one order on its way at a time, so the difference is that order's.
+    """
+    net = book.net(link.symbol)
+    findings: list[Finding] = []
+    for leg in link.legs:
+        if leg.state not in (LegState.UNKNOWN, LegState.SENDING) or leg.net_before is None:
+            continue
+        moved = (net - leg.net_before) * leg.side.sign
+        if 0 < moved <= leg.asked:
+            link = with_leg(link, replace(leg, state=LegState.OPEN, filled=moved, lots=moved))
+        elif leg.state is LegState.UNKNOWN and book.settled(leg.not_after_ms):
+            findings.append(Absent(link=link, leg=leg))
+    cut = link.cut
+    if cut is not None and cut.net_before is not None:
+        leg = next(leg for leg in link.legs if leg.tag == cut.tag)
+        moved = (cut.net_before - net) * leg.side.sign
+        if 0 < moved <= cut.lots_before - cut.lots_after:
+            left = cut.lots_before - moved
+            state = LegState.OPEN if left else LegState.CLOSED
+            link = with_leg(replace(link, cut=None), replace(leg, lots=left, state=state))
+        elif book.settled(cut.sent_ms if cut.answered else cut.not_after_ms):
+            link = replace(link, cut=None)
+    return link, findings
+
+
+def shrink_legs(links: Sequence[Link], symbol: str, held: Decimal) -> list[Link]:
+    """Return the links whose legs must be believed smaller, oldest first, because another hand left only `held` lots of ours."""
+    changed = []
+    excess = abs(ours(links, symbol)) - held
+    sign = 1 if ours(links, symbol) > 0 else -1
+    for link in links:
+        before = link
+        for leg in link.legs:
+            if link.symbol != symbol or leg.state is not LegState.OPEN or leg.side.sign != sign or excess <= 0:
+                continue
+            gone = min(leg.lots, excess)
+            excess -= gone
+            left = leg.lots - gone
+            link = with_leg(link, replace(leg, lots=left, state=LegState.OPEN if left else LegState.CLOSED))
+        if link is not before:
+            changed.append(link)
+    return changed
+
+
+# Doing ------------------------------------------------------------------------------------------------------------------
+
+
+class CloseLeg(Record, frozen=True, kw_only=True):
+    """Close all of a leg: the master has closed it."""
+
+    leg: Leg
+
+
+class ReduceLeg(Record, frozen=True, kw_only=True):
+    """Bring a leg down to an absolute volume."""
+
+    leg: Leg
+    lots_after: Decimal
+
+
+class SetLevels(Record, frozen=True, kw_only=True):
+    """Set stop and target of a leg's position to the wanted values."""
+
+    leg: Leg
+    stop_loss: Decimal
+    take_profit: Decimal
+
+
+class OpenMore(Record, frozen=True, kw_only=True):
+    """Plan an open: the position is new, or grew beyond what our legs answer for."""
+
+    master_lots: Decimal
+    """The master's volume to answer for."""
+
+
+Repair = CloseLeg | ReduceLeg | SetLevels | OpenMore
+
+
+def repairs(link: Link, spec: SymbolSpec | None, mode: MarginMode) -> list[Repair]:
+    """Return what is missing for this link to follow its master, by what is believed; empty where nothing is.
+
+    While an order of this link is on its way only what cannot collide with it is named. Levels of a netting position belong to
+    all its legs together: see `net_levels`.
+    """
+    open_legs = [leg for leg in link.legs if leg.state is LegState.OPEN]
+    if not link.wanted_open:
+        return [CloseLeg(leg=leg) for leg in open_legs if link.cut is None or link.cut.tag != leg.tag]
+    found: list[Repair] = []
+    if any(leg.state in (LegState.SENDING, LegState.UNKNOWN) for leg in link.legs):
+        return found
+    if link.cut is None and open_legs and spec is not None:
+        found += _reductions(link, open_legs, spec)
+    if not found and mode is not MarginMode.NETTING:
+        found += [
+            SetLevels(leg=leg, stop_loss=link.stop_loss, take_profit=link.take_profit)
+            for leg in open_legs
+            if (leg.stop_loss, leg.take_profit) != (link.stop_loss, link.take_profit)
+        ]
+    if link.state in (LinkState.PENDING, LinkState.COPIED) and link.position.lots_opened > link.anchor:
+        wanted = link.position.lots_opened - link.anchor if link.anchor else link.position.lots
+        found.append(OpenMore(master_lots=min(wanted, link.position.lots)))
+    return found
+
+
+def target_lots(link: Link, spec: SymbolSpec) -> Decimal:
+    """Return the volume our legs should hold together: absolute, and never more than was filled."""
+    if not link.wanted_open or not link.anchor:
+        return ZERO
+    return reduce_target(link.filled, link.position.lots, link.master_opened, spec)
+
+
+def _reductions(link: Link, open_legs: Sequence[Leg], spec: SymbolSpec) -> list[Repair]:
+    excess = lots_to_close(link.lots, target_lots(link, spec), spec)
+    if excess <= 0:
+        return []
+    for leg in open_legs:  # Oldest first, one at a time: the next is named once this one is seen to be done.
+        if leg.lots <= excess:
+            return [CloseLeg(leg=leg)]
+        left = leg.lots - excess
+        if left < spec.volume_min:
+            excess, left = leg.lots - spec.volume_min, spec.volume_min
+        if excess >= spec.volume_min:
+            return [ReduceLeg(leg=leg, lots_after=left)]
+    return []
+
+
+def net_levels(links: Iterable[Link], symbol: str, side: Side) -> tuple[Decimal, Decimal]:
+    """Return the one stop and target for a netting position that carries several legs: the farthest of each.
+
+    The master's own levels close each leg through its event; the position's levels are the net below all of them, and
+    must never close one leg at another's level. A leg without a level leaves the position without it.
+    """
+    wanted = [
+        (link.stop_loss, link.take_profit)
+        for link in links
+        if link.symbol == symbol
+        and link.wanted_open
+        and any(leg.state is LegState.OPEN and leg.side is side for leg in link.legs)
+    ]
+    if not wanted:
+        return ZERO, ZERO
+    stops, targets = [stop for stop, _ in wanted], [target for _, target in wanted]
+    farthest = (min, max) if side is Side.BUY else (max, min)
+    return (farthest[0](stops) if all(stops) else ZERO), (farthest[1](targets) if all(targets) else ZERO)
