@@ -17,17 +17,15 @@ import msgspec
 
 from copier.errors import SettingsError
 from copier.exports import Export, ExportPosition
-from copier.model import ZERO, CalcMode, Record, SymbolSpec
+from copier.model import ZERO, CalcMode, Record, Side, SymbolSpec
 
 LOTS_MAX_ASSUMED = Decimal(100)
 _EXPLAINED_MIN = Decimal("0.98")
 """A model of the profits is believed when it gives this share of them to the coin."""
 _TIGHT = Decimal("0.005")
 _TICK_PRICES_MIN = 20
-_CURRENCIES = frozenset(
-    ("AUD", "CAD", "CHF", "CNH", "CZK", "DKK", "EUR", "GBP", "HKD", "HUF", "JPY")
-    + ("MXN", "NOK", "NZD", "PLN", "SEK", "SGD", "TRY", "USD", "ZAR")
-)
+_CURRENCIES = {"AUD", "CAD", "CHF", "CNH", "CZK", "DKK", "EUR", "GBP", "HKD", "HUF", "JPY"}
+_CURRENCIES |= {"MXN", "NOK", "NZD", "PLN", "SEK", "SGD", "TRY", "USD", "ZAR"}
 
 
 class Confidence(StrEnum):
@@ -74,21 +72,34 @@ class InferredSpec(Record, frozen=True, kw_only=True):
     def __str__(self) -> str:
         spec = self.spec
         head = (
-            f"{self.symbol}: {_plain(self.value)} per lot and price unit ({self.confidence}, {self.reproduced} of "
-            f"{self.positions} profits to the coin), {spec.digits} digits, tick {_plain(spec.tick_size)} worth {_plain(spec.tick_value)}, "
+            f"{self.symbol}: {_plain(self.value)} per lot and price unit "
+            f"({self.confidence}, {self.reproduced} of {self.positions} profits to the coin), "
+            f"{spec.digits} digits, tick {_plain(spec.tick_size)} worth {_plain(spec.tick_value)}, "
             f"lots from {_plain(spec.volume_min)} to {_plain(spec.volume_max)} in steps of {_plain(spec.volume_step)}"
         )
         return "\n".join([head, *(f"  - {note}" for note in self.notes)])
 
 
-class _Fit(Record, frozen=True, kw_only=True):
-    """One model of a symbol's profits, and how many it explains."""
+class Money(Record, frozen=True, kw_only=True):
+    """How a symbol's price move becomes money, and how many of the profits it was learnt from it explains."""
 
     valuation: Valuation
     value: Decimal
+    """Per lot when the price moves by 1; of `inverse`, times the price at close."""
     low: Decimal
     high: Decimal
     reproduced: int
+
+    def per_unit(self, close_price: Decimal) -> Decimal:
+        """Return the money per lot and price unit of a position closed at `close_price`."""
+        if self.valuation is not Valuation.INVERSE:
+            return self.value
+        return self.value / close_price if close_price else ZERO
+
+    def profit(self, side: Side, lots: Decimal, open_price: Decimal, close_price: Decimal, coin: Decimal) -> Decimal:
+        """Return the profit as the terminal shows it: in whole coins, halves away from zero."""
+        raw = (close_price - open_price) * side.sign * lots * self.per_unit(close_price)
+        return (raw / coin).quantize(Decimal(1), rounding=ROUND_HALF_UP) * coin
 
 
 def infer_specs(export: Export, overrides: Mapping[str, Mapping[str, Any]] | None = None) -> dict[str, InferredSpec]:
@@ -100,7 +111,7 @@ def infer_specs(export: Export, overrides: Mapping[str, Mapping[str, Any]] | Non
     by_symbol: dict[str, list[ExportPosition]] = defaultdict(list)
     for position in export.positions:
         by_symbol[position.symbol].append(position)
-    coin = _coin(position.profit for position in export.positions)
+    coin = smallest_coin(position.profit for position in export.positions)
     currency = export.account.currency if export.account else ""
     lots = _lots_filled(export)
     specs = {symbol: _infer(symbol, rows, lots[symbol], coin, currency) for symbol, rows in sorted(by_symbol.items())}
@@ -115,9 +126,7 @@ def _infer(symbol: str, rows: Sequence[ExportPosition], lots: set[Decimal], coin
     digits = max(_decimals(price) for price in prices)
     point = Decimal(1).scaleb(-digits)
     tick_size = _tick_size(prices, point, notes)
-    fit = max(
-        (_constant(rows, coin), _inverse(rows, coin)), key=lambda fit: (fit.reproduced, fit.valuation is Valuation.CONSTANT)
-    )
+    fit = learn_money(rows, coin)
     moved = sum(1 for row in rows if row.close_price != row.open_price)
     if moved and fit.reproduced < _EXPLAINED_MIN * len(rows):
         notes.append(
@@ -131,7 +140,7 @@ def _infer(symbol: str, rows: Sequence[ExportPosition], lots: set[Decimal], coin
     elif confidence is Confidence.LIKELY:
         notes.append(f"{moved} positions leave room: money per price unit is between {_plain(fit.low)} and {_plain(fit.high)}")
     last = max(rows, key=lambda row: (row.close_time, row.row)).close_price
-    per_unit = fit.value if fit.valuation is not Valuation.INVERSE else fit.value / last
+    per_unit = fit.per_unit(last)
     if fit.valuation is Valuation.INVERSE:
         notes.append(f"the tick's value moves with the price; given for {_plain(last)}, the last close")
     if fit.valuation is Valuation.UNKNOWN:
@@ -173,17 +182,11 @@ def _infer(symbol: str, rows: Sequence[ExportPosition], lots: set[Decimal], coin
     )
 
 
-def _confidence(fit: _Fit, positions: int, moved: int) -> Confidence:
+def _confidence(fit: Money, positions: int, moved: int) -> Confidence:
     if not moved or fit.valuation is Valuation.UNKNOWN:
         return Confidence.GUESSED
     tight = fit.high - fit.low <= _TIGHT * fit.value
     return Confidence.MEASURED if tight and fit.reproduced == positions else Confidence.LIKELY
-
-
-def profit_to_the_coin(position: ExportPosition, value: Decimal, coin: Decimal = Decimal("0.01")) -> Decimal:
-    """Return what the terminal would show as profit at `value` per lot and price unit, halves away from zero."""
-    move = (position.close_price - position.open_price) * position.side.sign
-    return (move * position.lots * value / coin).quantize(Decimal(1), rounding=ROUND_HALF_UP) * coin
 
 
 def value_overlap(samples: Iterable[tuple[Decimal, Decimal]], coin: Decimal) -> tuple[Decimal, Decimal] | None:
@@ -215,35 +218,28 @@ def simplest_between(low: Decimal, high: Decimal) -> Decimal:
     return high
 
 
-def _constant(rows: Sequence[ExportPosition], coin: Decimal) -> _Fit:
-    samples = [((row.close_price - row.open_price) * row.side.sign * row.lots, row.profit) for row in rows]
-    return _fit(Valuation.CONSTANT, rows, samples, coin)
+def learn_money(positions: Sequence[ExportPosition], coin: Decimal) -> Money:
+    """Return the model of profits that explains most of `positions`, all of one symbol; of equals the constant one."""
+    models = (_fit(Valuation.CONSTANT, positions, coin), _fit(Valuation.INVERSE, positions, coin))
+    return max(models, key=lambda model: (model.reproduced, model.valuation is Valuation.CONSTANT))
 
 
-def _inverse(rows: Sequence[ExportPosition], coin: Decimal) -> _Fit:
+def _fit(valuation: Valuation, rows: Sequence[ExportPosition], coin: Decimal) -> Money:
+    unit = Money(valuation=valuation, value=Decimal(1), low=ZERO, high=ZERO, reproduced=0)
     samples = [
-        ((row.close_price - row.open_price) * row.side.sign * row.lots / row.close_price, row.profit)
+        ((row.close_price - row.open_price) * row.side.sign * row.lots * unit.per_unit(row.close_price), row.profit)
         for row in rows
-        if row.close_price
     ]
-    return _fit(Valuation.INVERSE, rows, samples, coin)
+    if interval := value_overlap(samples, coin):
+        unit = Money(valuation=valuation, value=simplest_between(*interval), low=interval[0], high=interval[1], reproduced=0)
+    return msgspec.structs.replace(unit, reproduced=_count_reproduced(unit, rows, coin))
 
 
-def _fit(valuation: Valuation, rows: Sequence[ExportPosition], samples: list[tuple[Decimal, Decimal]], coin: Decimal) -> _Fit:
-    interval = value_overlap(samples, coin)
-    if interval is None:
-        reproduced = sum(1 for row in rows if row.profit == 0)
-        return _Fit(valuation=valuation, value=Decimal(1), low=ZERO, high=ZERO, reproduced=reproduced)
-    low, high = interval
-    value = simplest_between(low, high)
-    reproduced = 0
-    for row in rows:
-        per_unit = value if valuation is Valuation.CONSTANT else value / row.close_price if row.close_price else ZERO
-        reproduced += profit_to_the_coin(row, per_unit, coin) == row.profit
-    return _Fit(valuation=valuation, value=value, low=low, high=high, reproduced=reproduced)
+def _count_reproduced(money: Money, rows: Sequence[ExportPosition], coin: Decimal) -> int:
+    return sum(1 for row in rows if money.profit(row.side, row.lots, row.open_price, row.close_price, coin) == row.profit)
 
 
-def _unexplained(rows: Sequence[ExportPosition], coin: Decimal) -> _Fit:
+def _unexplained(rows: Sequence[ExportPosition], coin: Decimal) -> Money:
     ratios = sorted(
         row.profit / ((row.close_price - row.open_price) * row.side.sign * row.lots)
         for row in rows
@@ -251,8 +247,8 @@ def _unexplained(rows: Sequence[ExportPosition], coin: Decimal) -> _Fit:
     )
     positive = [ratio for ratio in ratios if ratio > 0] or [Decimal(1)]
     value = Decimal(f"{median(positive):.6g}")
-    reproduced = sum(1 for row in rows if profit_to_the_coin(row, value, coin) == row.profit)
-    return _Fit(valuation=Valuation.UNKNOWN, value=value, low=positive[0], high=positive[-1], reproduced=reproduced)
+    money = Money(valuation=Valuation.UNKNOWN, value=value, low=positive[0], high=positive[-1], reproduced=0)
+    return msgspec.structs.replace(money, reproduced=_count_reproduced(money, rows, coin))
 
 
 def _override(symbol: str, inferred: InferredSpec | None, fields: Mapping[str, Any]) -> InferredSpec:
@@ -302,7 +298,7 @@ def _lots_filled(export: Export) -> dict[str, set[Decimal]]:
     return lots
 
 
-def _coin(profits: Iterable[Decimal]) -> Decimal:
+def smallest_coin(profits: Iterable[Decimal]) -> Decimal:
     """Return the smallest unit the profits are rounded to: whole, hundredths or finer; no currency has tenths."""
     decimals = max((_decimals(profit) for profit in profits), default=2)
     return Decimal(1).scaleb(-2 if decimals == 1 else -decimals)

@@ -33,6 +33,8 @@ _REQUIRED: dict[str, tuple[str, tuple[str, ...]]] = {
 }
 _OPEN_TITLES = {"openpositions", "workingorders"}
 _TITLES = {"positions", "orders", "deals", "results", "tradehistoryreport", "balancegraph"} | _OPEN_TITLES
+_SUMMARY = {"balance:", "creditfacility:", "floatingp/l:", "equity:", "totalnetprofit:"}
+"""How the lines begin that follow the last section of a statement."""
 
 
 class ExportError(CopierError):
@@ -123,7 +125,7 @@ def split_tables(grid: Grid) -> Tables:
             inside = True
         elif len(filled) == 1 and filled[0] in _TITLES:
             title, inside = filled[0], False
-        elif inside and not filled[0].endswith(":"):
+        elif inside and filled[0] not in _SUMMARY:
             tables[-1][2].append(row)
         elif not tables:
             preamble.append(row)
