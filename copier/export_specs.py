@@ -230,9 +230,15 @@ def _fit(valuation: Valuation, rows: Sequence[ExportPosition], coin: Decimal) ->
         ((row.close_price - row.open_price) * row.side.sign * row.lots * unit.per_unit(row.close_price), row.profit)
         for row in rows
     ]
-    if interval := value_overlap(samples, coin):
-        unit = Money(valuation=valuation, value=simplest_between(*interval), low=interval[0], high=interval[1], reproduced=0)
-    return msgspec.structs.replace(unit, reproduced=_count_reproduced(unit, rows, coin))
+    interval = value_overlap(samples, coin)
+    if interval is None:
+        return msgspec.structs.replace(unit, reproduced=_count_reproduced(unit, rows, coin))
+    low, high = interval
+    inward = (high - low) / 1000  # a half rounds away from zero, so an end of the interval may itself not be allowed
+    values = (simplest_between(low, high), simplest_between(low + inward, high - inward))
+    models = [Money(valuation=valuation, value=value, low=low, high=high, reproduced=0) for value in values]
+    counted = [msgspec.structs.replace(model, reproduced=_count_reproduced(model, rows, coin)) for model in models]
+    return max(counted, key=lambda model: model.reproduced)
 
 
 def _count_reproduced(money: Money, rows: Sequence[ExportPosition], coin: Decimal) -> int:
