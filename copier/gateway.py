@@ -22,17 +22,20 @@ from copier.errors import Detail, InvalidRequest
 from copier.model import (
     ZERO,
     Account,
+    Bar,
     CloseRequest,
     CloseResult,
     Deal,
     ModifyRequest,
     ModifyResult,
+    PendingOrder,
     Permit,
     Position,
     Positions,
     Quote,
     Side,
     SymbolSpec,
+    Timeframe,
     TradeRequest,
     TradeResult,
 )
@@ -59,6 +62,22 @@ class SymbolCatalogue(Protocol):
 
     async def get_symbols(self) -> tuple[SymbolSpec, ...]:
         """Return the rules of every symbol; raise `Unavailable`."""
+        ...
+
+
+class PendingOrders(Protocol):
+    """Optional, beside the contract: the orders that wait for their price. `getattr(gateway, "pending_orders", None)` has it."""
+
+    async def get_pending_orders(self, symbol: str | None = None) -> tuple[PendingOrder, ...]:
+        """Return every waiting order, or those of one symbol, oldest first; raise `Unavailable`, never an empty list instead."""
+        ...
+
+
+class Bars(Protocol):
+    """Optional, beside the contract: past prices. `getattr(gateway, "bars", None)` has it."""
+
+    async def get_bars(self, symbol: str, timeframe: Timeframe, count: int) -> tuple[Bar, ...]:
+        """Return the last `count` bars, the one still forming last; raise `Rejected` for an unknown symbol, `Unavailable`."""
         ...
 
 

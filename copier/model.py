@@ -337,6 +337,67 @@ class Deal(Record, frozen=True, kw_only=True):
     reason: DealReason = DealReason.CLIENT
 
 
+class PendingType(StrEnum):
+    """At which side of the price an order waits, and for which trade."""
+
+    BUY_LIMIT = "buy_limit"
+    SELL_LIMIT = "sell_limit"
+    BUY_STOP = "buy_stop"
+    SELL_STOP = "sell_stop"
+    BUY_STOP_LIMIT = "buy_stop_limit"
+    SELL_STOP_LIMIT = "sell_stop_limit"
+
+
+class PendingOrder(Record, frozen=True, kw_only=True):
+    """An order that waits for its price."""
+
+    ticket: int
+    symbol: str
+    type: PendingType
+    lots: Decimal
+    """What is still to be filled."""
+    price: Decimal
+    limit_price: Decimal = ZERO
+    """Of a stop-limit order: the limit placed once `price` is reached."""
+    stop_loss: Decimal = ZERO
+    take_profit: Decimal = ZERO
+    open_time: datetime
+    """The trade server's wall clock, written as if it were UTC."""
+    expiration: datetime | None = None
+    """The same clock; None waits until cancelled."""
+    magic: int = 0
+    comment: str = ""
+    tag: str = ""
+
+
+class Timeframe(StrEnum):
+    """The length of a bar."""
+
+    M1 = "M1"
+    M5 = "M5"
+    M15 = "M15"
+    M30 = "M30"
+    H1 = "H1"
+    H4 = "H4"
+    D1 = "D1"
+    W1 = "W1"
+    MN1 = "MN1"
+
+
+class Bar(Record, frozen=True, kw_only=True):
+    """What bid prices did in one stretch of time."""
+
+    time: datetime
+    """Its beginning, by the trade server's wall clock written as if it were UTC."""
+    open: Decimal
+    high: Decimal
+    low: Decimal
+    close: Decimal
+    ticks: int = 0
+    spread: int = 0
+    """In points."""
+
+
 class MasterPosition(Record, frozen=True, kw_only=True):
     """A master's position as the watcher has confirmed it: the unit of everything that is published.
 

@@ -2,7 +2,8 @@
 
 A frame is one line of UTF-8 JSON. A request is `{"id", "op", "params", "permit"}`; its answer carries the same id and is either
 `{"success": true, "data": {...}}` or `{"success": false, "error": "..."}`, with `details` for mistakes in the request, and with
-`outcome`, `reason` and `code` besides, so that "surely not executed" and "unknown" stay apart on the way.
+`outcome`, `reason` and `code` besides, so that "surely not executed" and "unknown" stay apart on the way. The first request on
+a connection is `open`, answered by what the far end offers; `{"push": "changed"}` comes unasked.
 """
 
 from datetime import datetime
@@ -26,12 +27,14 @@ from copier.errors import (
 from copier.model import (
     ZERO,
     Account,
+    Bar,
     CloseRequest,
     CloseResult,
     Deal,
     Event,
     ModifyRequest,
     ModifyResult,
+    PendingOrder,
     Permit,
     Position,
     Positions,
@@ -39,6 +42,7 @@ from copier.model import (
     Record,
     Source,
     SymbolSpec,
+    Timeframe,
     TradeRequest,
     TradeResult,
 )
@@ -69,8 +73,22 @@ class Op(StrEnum):
 TRADING = frozenset({Op.EXECUTE_TRADE, Op.CLOSE_POSITION, Op.MODIFY_POSITION})
 
 
+OPEN = "open"
+"""The operation before all others: greets the far end, and gives it what it must know."""
+CHANGED = "changed"
+"""The push that says positions or orders may have changed."""
+SYMBOLS_PER_FRAME = 2_000
+"""A far end lists at most so many symbols in one answer; after a full answer the rest is asked for."""
+
+
 class NoParams(Record, frozen=True, kw_only=True):
-    """`get_account` and `get_symbols` ask for nothing."""
+    """`get_account` asks for nothing."""
+
+
+class SymbolsParams(Record, frozen=True, kw_only=True):
+    """`get_symbols`: from the symbol at this place of the list on."""
+
+    start: int = 0
 
 
 class PositionsParams(Record, frozen=True, kw_only=True):
@@ -92,7 +110,25 @@ class DealsParams(Record, frozen=True, kw_only=True):
     position_id: int | None = None
 
 
-Params = NoParams | PositionsParams | QuoteParams | DealsParams | TradeRequest | CloseRequest | ModifyRequest
+class BarsParams(Record, frozen=True, kw_only=True):
+    """`get_bars`: the last so many of a symbol."""
+
+    symbol: str
+    timeframe: Timeframe
+    count: int
+
+
+Params = (
+    NoParams
+    | PositionsParams
+    | QuoteParams
+    | DealsParams
+    | SymbolsParams
+    | BarsParams
+    | TradeRequest
+    | CloseRequest
+    | ModifyRequest
+)
 _PARAMS: dict[Op, type[Any]] = {
     Op.GET_ACCOUNT: NoParams,
     Op.GET_POSITIONS: PositionsParams,
@@ -101,7 +137,9 @@ _PARAMS: dict[Op, type[Any]] = {
     Op.CLOSE_POSITION: CloseRequest,
     Op.MODIFY_POSITION: ModifyRequest,
     Op.GET_DEALS: DealsParams,
-    Op.GET_SYMBOLS: NoParams,
+    Op.GET_SYMBOLS: SymbolsParams,
+    Op.GET_PENDING_ORDERS: PositionsParams,
+    Op.GET_BARS: BarsParams,
 }
 
 
@@ -127,6 +165,23 @@ class Answer(Record, frozen=True, kw_only=True, omit_defaults=True):
     reason: str = ""
     code: int = 0
     account: str = ""
+
+
+class Hello(Record, frozen=True, kw_only=True):
+    """The answer to `open`: who is there, and which operations it offers."""
+
+    account: str
+    """login@server"""
+    offers: tuple[str, ...]
+    protocol: int = PROTOCOL_VERSION
+    program: str = ""
+    """Name and version of the far end, for the log."""
+
+
+class Push(Record, frozen=True, kw_only=True):
+    """What a far end says unasked."""
+
+    push: str
 
 
 class PositionsData(Source, frozen=True, kw_only=True):
@@ -167,7 +222,19 @@ class ModifyData(ModifyResult, frozen=True, kw_only=True):
     success: bool = True
 
 
-Result = Account | Positions | Quote | TradeResult | CloseResult | ModifyResult | tuple[Deal, ...] | tuple[SymbolSpec, ...]
+Result = (
+    Account
+    | Positions
+    | Quote
+    | TradeResult
+    | CloseResult
+    | ModifyResult
+    | tuple[Deal, ...]
+    | tuple[SymbolSpec, ...]
+    | tuple[PendingOrder, ...]
+    | tuple[Bar, ...]
+    | Hello
+)
 
 _encoder = msgspec.json.Encoder(decimal_format="number")
 _event_decoder: msgspec.json.Decoder[Event] = msgspec.json.Decoder(Event)
@@ -193,6 +260,16 @@ def encode_event(event: Event) -> bytes:
 def decode_event(data: bytes) -> Event:
     """Return the event in `data`; raise `ProtocolError`."""
     return _decoded(_event_decoder, data, "event")
+
+
+def encode_open(call: int, opening: Any) -> bytes:
+    """Return the frame that greets a far end with a record of what it must know."""
+    return _encoder.encode(Request(id=call, op=OPEN, params=msgspec.Raw(_encoder.encode(opening))))
+
+
+def encode_push(push: str) -> bytes:
+    """Return the frame of something said unasked."""
+    return _encoder.encode(Push(push=push))
 
 
 def encode_request(call: int, op: Op, params: Params, permit: Permit | None = None) -> bytes:
@@ -256,7 +333,7 @@ def _on_wire(result: Result) -> Any:
             return _extended(result, CloseData)
         case ModifyResult():
             return _extended(result, ModifyData)
-        case Account() | tuple():
+        case Account() | Hello() | tuple():
             return result
         case _:
             assert_never(result)
@@ -289,13 +366,24 @@ def decode_answer(frame: bytes) -> Answer:
     return _decoded(_answer_decoder, frame, "answer")
 
 
+def decode_incoming(frame: bytes) -> Answer | Push:
+    """Return what a far end said: an answer's envelope, or something unasked; raise `ProtocolError`."""
+    try:
+        return decode_answer(frame)
+    except ProtocolError as error:
+        try:
+            return decode(frame, Push)
+        except ProtocolError:
+            raise error from None
+
+
 def result_of(answer: Answer, op: Op, account: str) -> Any:
     """Return what an answer holds, as the model's record; raise the error it stands for.
 
     An answer to a trading call that cannot be read is `OutcomeUnknown`; to a reading call, `Unavailable`.
     """
     if not answer.success:
-        raise _error_of(answer, op, answer.account or account)
+        raise error_of(answer, op, answer.account or account)
     try:
         return _read_result(op, bytes(answer.data))
     except ProtocolError as error:
@@ -324,8 +412,10 @@ def _read_result(op: Op, data: bytes) -> Any:
             return decode(data, tuple[Deal, ...])
         case Op.GET_SYMBOLS:
             return decode(data, tuple[SymbolSpec, ...])
-        case Op.GET_PENDING_ORDERS | Op.GET_BARS:
-            raise ProtocolError(f"{op} is not offered")
+        case Op.GET_PENDING_ORDERS:
+            return decode(data, tuple[PendingOrder, ...])
+        case Op.GET_BARS:
+            return decode(data, tuple[Bar, ...])
         case _:
             assert_never(op)
 
@@ -340,7 +430,8 @@ def _narrowed(data: Record, kind: type[R]) -> R:
     return kind(**{name: getattr(data, name) for name in kind.__struct_fields__})
 
 
-def _error_of(answer: Answer, op: Op, account: str) -> GatewayError:
+def error_of(answer: Answer, op: str, account: str) -> GatewayError:
+    """Return the error a failed answer stands for; without an outcome that of a trading call is unknown."""
     match answer.outcome:
         case "invalid":
             return InvalidRequest(answer.error, account=account, details=answer.details)
