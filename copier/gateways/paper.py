@@ -23,8 +23,8 @@ from copier.gateway import (
 )
 from copier.gateways.comments import comment_with_tag
 from copier.gateways.paper_account import PaperAccount, server_time
-from copier.gateways.paper_desk import MarketOrder
 from copier.gateways.paper_faults import NO_FAULT, Answer, Fault, Faults, Operation
+from copier.gateways.paper_orders import MarketOrder
 from copier.gateways.paper_server import PaperServer
 from copier.model import (
     Account,

@@ -14,6 +14,7 @@ from copier.gateways.comments import parent_in, tag_in
 from copier.gateways.paper_codes import refused
 from copier.model import ZERO, Deal, DealEntry, DealReason, DealType, MarginMode, Position, Side
 
+_NEVER = Decimal("Infinity")
 _1970 = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -107,13 +108,29 @@ class ClosedTicket(msgspec.Struct, kw_only=True, frozen=True):
 class Book:
     """An account's positions of one symbol, with the prices at which something happens to one of them."""
 
-    __slots__ = ("_bounds", "_floating", "_worth", "account", "ask_high", "ask_low", "bid_high", "bid_low", "margin", "positions")
+    __slots__ = (
+        "_bounds",
+        "_floating",
+        "_safe_ask",
+        "_safe_bid",
+        "_safe_for",
+        "_worth",
+        "account",
+        "ask_high",
+        "ask_low",
+        "bid_high",
+        "bid_low",
+        "margin",
+        "positions",
+    )
 
     def __init__(self, account: "PaperAccount") -> None:
         self.account = account
         self.positions: dict[int, PaperPosition] = {}
         self.margin: dict[Side, Decimal] = {Side.BUY: ZERO, Side.SELL: ZERO}
         self._bounds = False
+        self._safe_for: tuple[int, Decimal] | None = None
+        self._safe_bid = self._safe_ask = ZERO
         self._worth: tuple[Decimal, Decimal, tuple[Decimal, Decimal]] | None = None
         self._floating = ZERO
         self.bid_low = self.bid_high = self.ask_low = self.ask_high = ZERO
@@ -152,6 +169,18 @@ class Book:
         bid, ask, units = self._worth
         move = bid - each.open_price if each.side is Side.BUY else each.open_price - ask
         return self.account.round(move * each.lots * units[move < ZERO]) + each.swap + each.commission
+
+    def is_safe(self, bid: Decimal, ask: Decimal) -> bool:
+        """Say whether these prices surely cause no stop-out, as found when the account was last looked at."""
+        return bid >= self._safe_bid and ask <= self._safe_ask and self._safe_for == self.account.safe_for
+
+    def note_safety(self, bid: Decimal, ask: Decimal, lots_points: Decimal) -> None:
+        """Take the lots times price that each side may lose from these prices on."""
+        buys = sum((each.lots for each in self.positions.values() if each.side is Side.BUY), ZERO)
+        sells = sum((each.lots for each in self.positions.values() if each.side is Side.SELL), ZERO)
+        self._safe_bid = bid - lots_points / buys if buys else ZERO
+        self._safe_ask = ask + lots_points / sells if sells else _NEVER
+        self._safe_for = self.account.safe_for
 
     def triggers(self, bid: Decimal, ask: Decimal) -> bool:
         """Say whether these prices reach any stop or target."""
@@ -241,12 +270,19 @@ class PaperAccount:
         """Every deal, oldest first; on MT4 what really happened, not what a terminal shows."""
         self.closed_tickets: list[ClosedTicket] = []
         self.listeners: list[Callable[[], None]] = []
+        self.listed: tuple[int, int, tuple[Position, ...]] | None = None
+        """The last list of positions with the revision and the server's tick it was made for."""
         self._deals_of: dict[int, list[Deal]] = {}
 
     @property
     def mt4(self) -> bool:
         """Whether this account lives on MetaTrader 4."""
         return self.margin_mode is MarginMode.MT4
+
+    @property
+    def safe_for(self) -> tuple[int, Decimal]:
+        """What must not change for a noted safety from stop-out to hold."""
+        return self.revision, self.stop_out_level
 
     def refuse(self, reason: Reason, words: str = "", *, mt5: int | None = None, mt4: int | None = None) -> Rejected:
         """Return the refusal to raise, with the number of this account's platform."""

@@ -17,7 +17,8 @@ from copier.gateways.paper_account import (
     server_time,
 )
 from copier.gateways.paper_codes import DONE, DONE_PARTIAL, MT4_DONE
-from copier.gateways.paper_faults import NO_FAULT, Fault, Stops
+from copier.gateways.paper_faults import Stops
+from copier.gateways.paper_orders import Admitted, BrokerHabits, Fill
 from copier.gateways.paper_rates import NoRate, PaperQuote, Rates, money_of
 from copier.gateways.paper_rules import (
     check_closing,
@@ -29,75 +30,11 @@ from copier.gateways.paper_rules import (
     check_volume_limit,
     filled,
 )
-from copier.gateways.paper_symbols import PaperSymbol, SwapMode
-from copier.model import ZERO, Deal, DealEntry, DealReason, DealType, Filling, MarginMode, Record, Side
+from copier.gateways.paper_symbols import PaperSymbol
+from copier.model import ZERO, Deal, DealEntry, DealReason, DealType, MarginMode, Side
 
 _AVERAGE = Decimal("1e-10")
 _MARKS = {DealReason.STOP_LOSS: "[sl]", DealReason.TAKE_PROFIT: "[tp]", DealReason.STOP_OUT: "so"}
-
-
-class BrokerHabits(Record, frozen=True, kw_only=True):
-    """What brokers do differently, or nobody has documented; each is to be survived both ways."""
-
-    off_tick_levels_refused: bool = True
-    """Stops that are no multiple of the tick size are invalid."""
-    small_rest_refused: bool = False
-    """A partial close may not leave less than the minimum volume."""
-    netting_add_clears_stops: bool = False
-    """Adding to a netting position without levels removes those it had."""
-    netting_reduce_renames: bool = True
-    """Reducing a netting position gives it the reducing deal's magic and comment."""
-    split_comments: bool = True
-    """MT4 names the old ticket in a split order's comment; otherwise only "partial close"."""
-
-
-class MarketOrder(Record, frozen=True, kw_only=True):
-    """An order to deal at market: opens, or with `position` closes (part of) that ticket."""
-
-    symbol: str
-    side: Side
-    lots: Decimal
-    position: int = 0
-    price: Decimal | None = None
-    """What the client saw; matters only where the execution mode knows requotes."""
-    deviation: int | None = None
-    filling: Filling | None = None
-    stop_loss: Decimal = ZERO
-    take_profit: Decimal = ZERO
-    magic: int = 0
-    comment: str = ""
-    reason: DealReason = DealReason.CLIENT
-
-
-class Fill(Record, frozen=True, kw_only=True):
-    """An executed order; `code` is the platform's return code."""
-
-    code: int
-    order: int
-    deal: int
-    position: int
-    """The position's ticket after the deal."""
-    identifier: int
-    lots: Decimal
-    price: Decimal
-    bid: Decimal
-    ask: Decimal
-    stops_set: bool = True
-    rest: int | None = None
-    """MT4: the new ticket of what is left after a partial close."""
-
-
-class Admitted(msgspec.Struct, frozen=True):
-    """An order the server let through, with all that executing it needs."""
-
-    account: PaperAccount
-    offered: PaperSymbol
-    quote: PaperQuote
-    order: MarketOrder
-    price: Decimal
-    now_ms: int
-    """The server's clock."""
-    fault: Fault
 
 
 class Desk:
@@ -172,7 +109,7 @@ class Desk:
             return self._add(job, held, lots)
         if lots <= held.lots:
             check_frozen(job.account, spec, held, job.quote)
-            return self._take(job, held, self.next_ticket(), lots, self._comment(job))
+            return self.take(job, held, self.next_ticket(), lots, self._comment(job))
         return self._reverse(job, held, lots)
 
     def close(self, job: Admitted) -> Fill:
@@ -186,7 +123,7 @@ class Desk:
         check_frozen(account, spec, position, job.quote)
         lots = min(filled(spec, order.lots, job.fault.fraction), position.lots)
         ticket = position.ticket if account.mt4 else self.next_ticket()
-        return self._take(job, position, ticket, lots, self._comment(job))
+        return self.take(job, position, ticket, lots, self._comment(job))
 
     def hold(self, account: PaperAccount, position: PaperPosition) -> None:
         """Put a position on the books."""
@@ -234,7 +171,7 @@ class Desk:
         check_volume_limit(account, spec, order.side, rest)
         stop, target = self._levels_at_open(job)
         margin = self._affordable(job, order.side, rest, freed=held)
-        profit = self._profit(account, held, job.price, held.lots)
+        profit = self.profit(account, held, job.price, held.lots)
         ticket = self.next_ticket()
         commission = held.commission + (ZERO if held.costs_fixed else self._commission(account, job.offered, lots))
         swap = held.swap
@@ -252,10 +189,10 @@ class Desk:
         )
         return self._fill(job, ticket, deal, held, lots, stops_set=stop == order.stop_loss and target == order.take_profit)
 
-    def _take(self, job: Admitted, position: PaperPosition, ticket: int, lots: Decimal, comment: str) -> Fill:
+    def take(self, job: Admitted, position: PaperPosition, ticket: int, lots: Decimal, comment: str) -> Fill:
         """Close `lots` of a position: money first, in proportion, then what is left."""
         account, whole = job.account, lots == position.lots
-        profit = self._profit(account, position, job.price, lots)
+        profit = self.profit(account, position, job.price, lots)
         swap, commission = position.swap, position.commission
         if not whole:
             swap = account.round(swap * lots / position.lots)
@@ -364,7 +301,8 @@ class Desk:
             total += book.floating(quote.bid, quote.ask, self._rates.units(account, self._symbols[symbol]))
         return total
 
-    def _profit(self, account: PaperAccount, position: PaperPosition, price: Decimal, lots: Decimal) -> Decimal:
+    def profit(self, account: PaperAccount, position: PaperPosition, price: Decimal, lots: Decimal) -> Decimal:
+        """Return what closing `lots` of a position at a price brings, in the account's money."""
         units = self._rates.units(account, self._symbols[position.symbol])
         return account.round(money_of((price - position.open_price) * position.side.sign, lots, units))
 
@@ -465,69 +403,3 @@ class Desk:
             stops_set=stops_set,
             rest=rest,
         )
-
-    # what prices do
-
-    def trigger(self, book: Book, offered: PaperSymbol, quote: PaperQuote, now_ms: int) -> None:
-        """Close what has reached its stop or target, oldest first; a stop before a target."""
-        for position in tuple(book.positions.values()):
-            price, sign = quote.to_close(position.side), position.side.sign
-            stop, target = position.stop_loss, position.take_profit
-            if stop and (price - stop) * sign <= ZERO:
-                reason, comment = DealReason.STOP_LOSS, f"[sl {stop}]"
-            elif target and (price - target) * sign >= ZERO:
-                reason, comment = DealReason.TAKE_PROFIT, f"[tp {target}]"
-            else:
-                continue
-            self.close_out(book.account, position, offered, quote, now_ms, reason, comment)
-            book.account.changed()
-
-    def stop_out(self, account: PaperAccount, now_ms: int) -> None:
-        """Close the worst loser, again and again, while the margin level is below the account's stop-out level."""
-        while account.positions and (margin := account.margin()):
-            level = self.equity(account) / margin * 100
-            if level >= account.stop_out_level:
-                return
-            worst = min(account.positions.values(), key=lambda each: (self._worth(account, each), each.ticket))
-            offered, quote = self._symbols[worst.symbol], self._quotes[worst.symbol]
-            self.close_out(account, worst, offered, quote, now_ms, DealReason.STOP_OUT, f"[so {level:.2f}%]")
-            account.changed()
-
-    def close_out(
-        self,
-        account: PaperAccount,
-        position: PaperPosition,
-        offered: PaperSymbol,
-        quote: PaperQuote,
-        now_ms: int,
-        reason: DealReason,
-        comment: str,
-    ) -> None:
-        """Close a whole position at the present price for the server's own reasons."""
-        order = MarketOrder(
-            symbol=position.symbol, side=position.side.opposite, lots=position.lots, magic=position.magic, reason=reason
-        )
-        job = Admitted(account, offered, quote, order, quote.to_close(position.side), now_ms, NO_FAULT)
-        ticket = position.ticket if account.mt4 else self.next_ticket()
-        self._take(job, position, ticket, position.lots, comment)
-
-    def roll_over(self, accounts: Mapping[int, PaperAccount], weekday: int) -> None:
-        """Book a night's swap on every open position, at the end of the server's `weekday` (0 is Monday)."""
-        for account in accounts.values():
-            for position in account.positions.values():
-                offered = self._symbols[position.symbol]
-                nights = offered.rollover[weekday]
-                if offered.swap_mode is SwapMode.OFF or not nights or position.costs_fixed:
-                    continue
-                swap = offered.swap(position.side) * nights * position.lots
-                if offered.swap_mode is SwapMode.POINTS:
-                    swap = money_of(swap * offered.spec.point, Decimal(1), self._rates.units(account, offered))
-                position.swap += account.round(swap)
-                position.view = None
-                account.books[position.symbol].changed()
-            if account.positions:
-                account.changed()
-
-    def _worth(self, account: PaperAccount, position: PaperPosition) -> Decimal:
-        price = self._quotes[position.symbol].to_close(position.side)
-        return self._profit(account, position, price, position.lots) + position.swap + position.commission

@@ -16,11 +16,13 @@ from copier.errors import Reason
 from copier.gateway import no_quote
 from copier.gateways.paper_account import PaperAccount, mt4_deals, server_time, view_of
 from copier.gateways.paper_codes import DONE, MT4_DONE, MT4_NO_CHANGES, NO_CHANGES
-from copier.gateways.paper_desk import Admitted, BrokerHabits, Desk, Fill, MarketOrder
+from copier.gateways.paper_desk import Desk
 from copier.gateways.paper_faults import NO_FAULT, Fault
+from copier.gateways.paper_orders import Admitted, BrokerHabits, Fill, MarketOrder
 from copier.gateways.paper_rates import NoRate, PaperQuote, Rates, money_of
 from copier.gateways.paper_rules import INVALID, MT4_UNKNOWN_SYMBOL, check_filling, check_frozen, check_permission, price_of
 from copier.gateways.paper_symbols import DAY_S, PaperSymbol, default_symbols, paper_symbols
+from copier.gateways.paper_triggers import Triggers
 from copier.model import ZERO, Deal, DealReason, DealType, MarginMode, Position, Side, SymbolSpec, TradeMode
 
 _DAY_MS = DAY_S * 1000
@@ -55,6 +57,7 @@ class PaperServer:
         self.ticks = 0
         """Grows with every quote of any symbol."""
         self._desk = Desk(self.symbols, self.quotes, self.rates, self.habits, first_ticket)
+        self._triggers = Triggers(self._desk, self.symbols, self.quotes, self.rates)
         self._midnight_ms = 0
 
     def add_account(self, account: PaperAccount) -> PaperAccount:
@@ -86,12 +89,12 @@ class PaperServer:
         spec = msgspec.structs.replace(offered.spec, **of_spec)
         self.symbols[symbol] = msgspec.structs.replace(offered, spec=spec, **changes)
         self.rates.forget_paths()
-        self.ticks += 1
+        self._reprice()
 
     def set_rate(self, source: str, target: str, rate: Decimal | str) -> None:
         """Fix a conversion rate for which no symbol is quoted."""
         self.rates.fix(source, target, Decimal(rate))
-        self.ticks += 1
+        self._reprice()
 
     # quotes
 
@@ -112,13 +115,8 @@ class PaperServer:
         now = self._pass_time()
         quote.bid, quote.ask, quote.time_ms = bid, ask, now - self.server_offset_s * 1000
         self.ticks += 1
-        holders = self._desk.holders.get(symbol)
-        if holders and (offered := self.symbols[symbol]).trades_at(now):
-            for book in tuple(holders.values()):
-                if book.triggers(bid, ask):
-                    self._desk.trigger(book, offered, quote, now)
-                if book.account.stop_out_level:
-                    self._desk.stop_out(book.account, now)
+        if self._desk.holders.get(symbol):
+            self._triggers.look(symbol, quote, now)
 
     def now_ms(self) -> int:
         """Return the server's own clock in milliseconds, written as if it were UTC."""
@@ -129,6 +127,9 @@ class PaperServer:
     def positions(self, login: int) -> tuple[Position, ...]:
         """Return an account's open positions as its terminal shows them, oldest first."""
         account = self.accounts[login]
+        listed = account.listed
+        if listed is not None and listed[0] == account.revision and listed[1] == self.ticks:
+            return listed[2]
         chained = account.mt4
         views = []
         for symbol, book in account.books.items():
@@ -139,7 +140,8 @@ class PaperServer:
                 views.append(view_of(each, price, profit, chained=chained))
         if len(account.books) > 1:
             views.sort(key=_by_ticket)
-        return tuple(views)
+        account.listed = (account.revision, self.ticks, tuple(views))
+        return account.listed[2]
 
     def position(self, login: int, ticket: int) -> Position | None:
         """Return one open position as its terminal shows it."""
@@ -304,13 +306,20 @@ class PaperServer:
             raise account.refuse(Reason.PRICE_OFF, no_quote(symbol))
         return offered, quote
 
+    def _reprice(self) -> None:
+        self.ticks += 1
+        for account in self.accounts.values():
+            for book in account.books.values():
+                book.changed()
+            account.revision += 1
+
     def _pass_time(self) -> int:
         """Return the server's clock, after booking the swap of every midnight since the last look at it."""
         now = self.clock.now_ms() + self.server_offset_s * 1000
         if now >= self._midnight_ms:
             midnight = (now // _DAY_MS + 1) * _DAY_MS
             while self._midnight_ms and self._midnight_ms < midnight:
-                self._desk.roll_over(self.accounts, (self._midnight_ms // _DAY_MS + 2) % 7)
+                self._triggers.roll_over(self.accounts, (self._midnight_ms // _DAY_MS + 2) % 7)
                 self._midnight_ms += _DAY_MS
             self._midnight_ms = midnight
         return now
