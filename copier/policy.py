@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable
 from decimal import Decimal, InvalidOperation
 from enum import StrEnum
+from fnmatch import fnmatchcase
 from typing import Annotated, Any, Literal, Self
 from zoneinfo import ZoneInfo
 
@@ -110,6 +111,11 @@ TimeOfDay = Annotated[
 ResetTime = Annotated[TimeOfDay, AfterValidator(_before_midnight)]
 Pattern = Annotated[str, Field(min_length=1)]
 """A name with the wildcards * and ?; upper and lower case differ, as they do in symbols."""
+
+
+def matches(name: str, pattern: str) -> bool:
+    """Return whether a name fits a pattern with * and ?; brackets are letters, as brokers use them in names."""
+    return fnmatchcase(name, pattern.replace("[", "[[]"))
 
 
 class Policy(BaseModel):
@@ -555,7 +561,7 @@ class TradingWindow(Policy):
 
     days: Annotated[tuple[Weekday, ...], Field(min_length=1)] = _WORKDAYS
     """The days on which the window starts: mon, tue, wed, thu, fri, sat, sun."""
-    start: TimeOfDay
+    start: ResetTime
     """From this time on, "HH:MM"."""
     end: TimeOfDay
     """Up to this time, itself not included; "24:00" is midnight; at or before `start` it is on the next day."""

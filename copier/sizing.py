@@ -89,7 +89,7 @@ class _Asked(Record, frozen=True, kw_only=True):
 def size(policy: SizePolicy, facts: SizeFacts) -> Sized | Refused:
     """Return the follower's lots for one open of the master, or why there are none."""
     spec = facts.quote.spec
-    if min(spec.volume_step, spec.volume_min, spec.tick_size, spec.contract_size) <= 0:
+    if min(spec.volume_step, spec.volume_min, spec.point, spec.tick_size, spec.contract_size) <= 0:
         return _no("symbol_spec_unusable", "symbols", f"{spec.symbol}: the broker's volume, tick or contract rules are not known")
     asked = _asked(policy, facts)
     if isinstance(asked, Refused):

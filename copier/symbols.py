@@ -6,10 +6,9 @@ GOLD is a metal at one broker and a mining share at another.
 
 from collections.abc import Mapping
 from decimal import Decimal
-from fnmatch import fnmatchcase
 
 from copier.model import ZERO, CalcMode, Refused, SymbolSpec, TradeMode
-from copier.policy import SymbolPolicy
+from copier.policy import SymbolPolicy, matches
 from copier.steps import plain
 
 _FAMILIES = {CalcMode.CFD: "cfd", CalcMode.CFD_INDEX: "cfd", CalcMode.CFD_LEVERAGE: "cfd"}
@@ -63,11 +62,6 @@ def commission_per_lot(symbol: str, policy: SymbolPolicy) -> Decimal:
         if matches(symbol, pattern):
             return money
     return ZERO
-
-
-def matches(symbol: str, pattern: str) -> bool:
-    """Return whether a symbol fits a pattern with * and ?; brackets are letters, as brokers use them in names."""
-    return fnmatchcase(symbol, pattern.replace("[", "[[]"))
 
 
 def _find(symbol: str, policy: SymbolPolicy, master: SymbolSpec | None, catalogue: Catalogue | None) -> str | Refused:

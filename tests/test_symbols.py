@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from copier.model import CalcMode, Refused, SymbolSpec, TradeMode
-from copier.policy import SymbolPolicy
-from copier.symbols import commission_per_lot, contract_warning, different_instrument, follower_symbol, matches
+from copier.policy import SymbolPolicy, matches
+from copier.symbols import commission_per_lot, contract_warning, different_instrument, follower_symbol
 
 
 def spec(symbol: str, base: str = "EUR", profit: str = "USD", **changes: Any) -> SymbolSpec:

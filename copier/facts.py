@@ -1,0 +1,102 @@
+"""What the rules look at when one open is about to be sent: the order, the account, and all that is open or on its way."""
+
+from decimal import Decimal
+
+from copier.model import ZERO, Account, Quote, Record, Side, SymbolSpec
+from copier.policy import Metric
+
+
+class Exposure(Record, frozen=True, kw_only=True):
+    """One position of the follower's account, or one order on its way: for limits and margin both are open."""
+
+    symbol: str
+    side: Side
+    lots: Decimal
+    price: Decimal
+    """What it was opened at, or is expected to be."""
+    current: Decimal
+    """What closing it would get now."""
+    stop: Decimal = ZERO
+    swap: Decimal = ZERO
+    commission: Decimal = ZERO
+    """Money that opening or closing it will still cost, positive."""
+    spec: SymbolSpec | None = None
+    """None where the symbol's rules are not known: then nothing that needs its value is allowed."""
+    relation: str = ""
+    """Which relation it belongs to; empty for a position of another hand."""
+    sending: bool = False
+    """Sent, or about to be, and not yet in the account's figures."""
+
+
+class OrderFacts(Record, frozen=True, kw_only=True):
+    """One open that is about to be sent, and the account it goes to."""
+
+    side: Side
+    """The follower's side."""
+    lots: Decimal
+    """All its orders together."""
+    orders: int = 1
+    """How many orders, and so positions, it is split into."""
+    quote: Quote
+    quote_age_ms: int
+    """How long ago this price was confirmed, by now."""
+    master_price: Decimal
+    """What the master paid; 0 if nobody knows."""
+    age_ms: int | None = None
+    """How long ago the master opened; None if nobody can tell, which counts as old."""
+    stop: Decimal = ZERO
+    """The stop level the order will have; 0 is none."""
+    commission_per_lot: Decimal = ZERO
+    """Money for opening and closing one lot."""
+    account: Account
+    exposures: tuple[Exposure, ...] = ()
+    """All of the account: ours, other hands', on their way, and earlier orders of the same burst."""
+
+    @property
+    def price(self) -> Decimal:
+        """The expected fill."""
+        return self.quote.price_to_open(self.side)
+
+    @property
+    def symbol(self) -> str:
+        """The follower's symbol."""
+        return self.quote.symbol
+
+
+class LossRoom(Record, frozen=True, kw_only=True):
+    """What one loss limit leaves."""
+
+    name: str
+    metric: Metric
+    left: Decimal
+    """Money that may still be lost before the limit fires; 0 or less when it is reached."""
+    fired: bool = False
+    """The limit has fired and is not armed again."""
+
+
+class Scope(Record, frozen=True, kw_only=True):
+    """Whose limits are asked: one relation's, or the whole follower's."""
+
+    relation: str = ""
+    """Count only this relation's exposures; empty counts all of the account."""
+    path: str = "risk"
+    """Where these settings stand, for refusals."""
+    losses: tuple[LossRoom, ...] = ()
+    """One for every loss limit of these settings that has been observed."""
+
+
+def margin_used_after(facts: OrderFacts, lots: Decimal) -> Decimal | None:
+    """Return the account's margin once `lots` more and all orders on their way are open; None if nobody can tell.
+
+    Conservative: that a hedge may need less margin is not counted.
+    """
+    needed = facts.quote.spec.margin_per_lot
+    if needed is None:
+        return None
+    used = facts.account.margin + lots * needed
+    for each in facts.exposures:
+        if each.sending:
+            if each.spec is None or each.spec.margin_per_lot is None:
+                return None
+            used += each.lots * each.spec.margin_per_lot
+    return used
