@@ -7,7 +7,7 @@ PYTHON ?=
 LOCK := $(BIN)/uv pip compile pyproject.toml --quiet --all-extras --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-emit-find-links --no-annotate --no-header
 
-.PHONY: setup demo test test-servers check format lock clean
+.PHONY: setup demo test test-servers check format reference lock clean help
 .DEFAULT_GOAL := help
 
 help: ## what there is to make
@@ -42,10 +42,13 @@ format: setup ## put every file into the one style
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
+reference: setup ## write docs/configuration.md anew from the settings
+	@$(BIN)/python -m copier.settings_reference docs/configuration.md
+
 lock: setup ## resolve pyproject.toml anew into requirements/
 	@$(PIP) uv
 	@$(LOCK) --group dev --upgrade --output-file requirements/dev.txt
-	@$(LOCK) --constraints requirements/dev.txt --output-file requirements/run.txt
+	@$(LOCK) --group build --constraints requirements/dev.txt --output-file requirements/run.txt
 
 clean: ## remove what setup and the tests made
 	@rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -114,7 +114,9 @@ Name = Annotated[
     str, AfterValidator(_like(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,39}", "a name of letters, digits, _ . and -, at most 40 characters"))
 ]
 """What accounts, masters, followers and groups are called."""
-Login = Annotated[str, BeforeValidator(_digits), AfterValidator(_like(r"[0-9]{1,20}", "the account's number"))]
+Login = Annotated[
+    str, BeforeValidator(_digits, json_schema_input_type=int | str), AfterValidator(_like(r"[0-9]{1,20}", "the account's number"))
+]
 Currency = Annotated[str, AfterValidator(_like(r"[A-Z]{3}", "a currency's three capital letters, such as USD"))]
 Server = Annotated[str, Field(min_length=1, max_length=63)]
 
@@ -354,7 +356,20 @@ def parse(text: str, env: Mapping[str, str] | None = None, *, name: str = "setti
 
 def json_schema() -> dict[str, Any]:
     """Return the JSON Schema of the settings, for editors that complete and check YAML."""
-    return Settings.model_json_schema()
+    schema: dict[str, Any] = _bounded(Settings.model_json_schema())
+    return schema
+
+
+_BOUNDS = {"gt": "exclusiveMinimum", "ge": "minimum", "lt": "exclusiveMaximum", "le": "maximum"}
+
+
+def _bounded(node: Any) -> Any:
+    """Return a schema with the bounds of decimals under the names that JSON Schema has for them."""
+    if isinstance(node, list):
+        return [_bounded(item) for item in node]
+    if not isinstance(node, dict):
+        return node
+    return {_BOUNDS.get(key, key): _bounded(value) for key, value in node.items()}
 
 
 def redacted(settings: Settings) -> dict[str, Any]:
@@ -362,7 +377,7 @@ def redacted(settings: Settings) -> dict[str, Any]:
     return settings.model_dump(mode="json", by_alias=True)
 
 
-_SCHEMA = Schema(Settings.model_json_schema())
+_SCHEMA = Schema(json_schema())
 SECRET_NAMES = _SCHEMA.secret_names
 """The settings that are secrets, by their last name."""
 
