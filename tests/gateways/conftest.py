@@ -1,0 +1,160 @@
+"""The kinds of gateway every promise is tried on, each in front of the same simulated broker.
+
+A new kind of gateway joins by one entry in `KINDS`: how to open it on a `PaperServer` that plays its broker, what it can
+do, and how its event loop runs.
+"""
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from copier.clock import Clock, LoopClock, run_virtual
+from copier.gateway import Gateway
+from copier.gateways.paper import PaperGateway
+from copier.gateways.paper_account import PaperAccount
+from copier.gateways.paper_faults import Faults
+from copier.gateways.paper_server import PaperServer
+from copier.gateways.paper_symbols import PaperSymbol, default_symbols
+from copier.model import (
+    CloseRequest,
+    CloseResult,
+    MarginMode,
+    ModifyRequest,
+    ModifyResult,
+    Permit,
+    Position,
+    Side,
+    TradeRequest,
+    TradeResult,
+)
+
+LOGIN = 5001
+OFFSET_S = 7200
+MONDAY_NOON_MS = 1_704_715_200_000
+LONG_AGO = datetime(2000, 1, 1, tzinfo=UTC)
+ALL = frozenset({"deals", "symbols", "wakes", "permits", "tags", "faults"})
+"""What a kind may be able to do; `faults` means that its far end obeys a `Faults`."""
+
+
+@dataclass(kw_only=True)
+class Scene:
+    """A gateway, the broker behind it, and short ways to trade."""
+
+    mode: MarginMode
+    clock: Clock
+    server: PaperServer
+    faults: Faults
+    gateway: Gateway
+    login: int = LOGIN
+    long_ago: datetime = LONG_AGO
+
+    @property
+    def account(self) -> PaperAccount:
+        return self.server.accounts[self.login]
+
+    @property
+    def label(self) -> str:
+        return f"{self.login}@{self.server.name}"
+
+    def permit(self, token: int = 1, within_s: float = 60.0) -> Permit:
+        return Permit(token=token, not_after_ms=self.clock.now_ms() + round(within_s * 1000))
+
+    async def open(self, side: Side = Side.BUY, lots: str = "0.30", symbol: str = "EURUSD", **more: Any) -> TradeResult:
+        permit = more.pop("permit", None) or self.permit()
+        request = TradeRequest(symbol=symbol, action=side, lots=Decimal(lots), **more)
+        return await self.gateway.execute_trade(request, permit)
+
+    async def close(self, ticket: int, lots: str | None = None, permit: Permit | None = None) -> CloseResult:
+        request = CloseRequest(ticket=ticket, lots=None if lots is None else Decimal(lots))
+        return await self.gateway.close_position(request, permit or self.permit())
+
+    async def modify(
+        self, ticket: int, *, stop: str | None = None, target: str | None = None, permit: Permit | None = None
+    ) -> ModifyResult:
+        levels = [None if level is None else Decimal(level) for level in (stop, target)]
+        request = ModifyRequest(ticket=ticket, stop_loss=levels[0], take_profit=levels[1])
+        return await self.gateway.modify_position(request, permit or self.permit())
+
+    async def positions(self) -> tuple[Position, ...]:
+        return (await self.gateway.get_positions()).positions
+
+    async def position(self) -> Position:
+        (only,) = await self.positions()
+        return only
+
+
+@dataclass(kw_only=True)
+class Stage:
+    """One kind of gateway in one account model, with what a test wants different about the broker."""
+
+    kind: "Kind"
+    mode: MarginMode
+    opened: bool = True
+    account: dict[str, Any] = field(default_factory=dict)
+    symbols: dict[str, dict[str, Any]] = field(default_factory=dict)
+    offered: dict[str, PaperSymbol] = field(default_factory=default_symbols)
+
+    def play(self, act: Callable[[Scene], Awaitable[None]]) -> None:
+        """Run a scene to its end, on the loop this kind of gateway needs."""
+        self.kind.run(self._run(act))
+
+    async def _run(self, act: Callable[[Scene], Awaitable[None]]) -> None:
+        clock = self.kind.clock()
+        server = PaperServer("Broker-Demo", clock=clock, symbols=self.offered, server_offset_s=OFFSET_S)
+        server.add_account(PaperAccount(LOGIN, margin_mode=self.mode, **self.account))
+        server.add_account(PaperAccount(LOGIN + 1, margin_mode=self.mode))
+        for symbol, changes in self.symbols.items():
+            server.change_symbol(symbol, **changes)
+        server.set_quote("EURUSD", "1.10000", "1.10010")
+        server.set_quote("XAUUSD", "2650.50", "2650.80")
+        server.set_quote("USDJPY", "150.000", "150.020")
+        faults = Faults()
+        async with self.kind.connect(server, clock, faults) as gateway:
+            if self.opened:
+                await gateway.open()
+            try:
+                await act(Scene(mode=self.mode, clock=clock, server=server, faults=faults, gateway=gateway))
+            finally:
+                await gateway.close()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kind:
+    """How one kind of gateway is put in front of a simulated broker."""
+
+    connect: Callable[[PaperServer, Clock, Faults], AbstractAsyncContextManager[Gateway]]
+    """Make a gateway to `LOGIN`, not yet open, and clear away its far end afterwards."""
+    modes: tuple[MarginMode, ...] = tuple(MarginMode)
+    can: frozenset[str] = ALL
+    run: Callable[[Any], None] = run_virtual
+    clock: Callable[[], Clock] = lambda: LoopClock(MONDAY_NOON_MS)
+
+
+@asynccontextmanager
+async def _paper(server: PaperServer, clock: Clock, faults: Faults) -> AsyncIterator[Gateway]:
+    yield PaperGateway(server, LOGIN, clock=clock, faults=faults)
+
+
+KINDS: dict[str, Kind] = {
+    "paper": Kind(connect=_paper),
+}
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "stage" not in metafunc.fixturenames:
+        return
+    needs = getattr(metafunc.function, "needs", frozenset())
+    modes = getattr(metafunc.function, "modes", tuple(MarginMode))
+    stages = [
+        pytest.param(Stage(kind=kind, mode=mode), id=f"{name}-{mode}")
+        for name, kind in KINDS.items()
+        if needs <= kind.can
+        for mode in kind.modes
+        if mode in modes
+    ]
+    metafunc.parametrize("stage", stages)
