@@ -167,6 +167,16 @@ class Answer(Record, frozen=True, kw_only=True, omit_defaults=True):
     account: str = ""
 
 
+class Opening(Record, frozen=True, kw_only=True):
+    """`open`: whom the caller wants to reach. Kinds of far ends that must know more extend it."""
+
+    account: str
+    """login@server"""
+    protocol: int = PROTOCOL_VERSION
+    token: int = 0
+    """The highest owner's token the caller has used; a far end that has forgotten takes it up again."""
+
+
 class Hello(Record, frozen=True, kw_only=True):
     """The answer to `open`: who is there, and which operations it offers."""
 

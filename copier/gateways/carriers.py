@@ -1,0 +1,216 @@
+"""How frames travel to a far end: a carrier makes links, a link carries frames until it breaks.
+
+To add a way (a socket, a pipe, files, a WebSocket), write a `Carrier` whose `connect` returns a `Link`; where it ends in two
+asyncio streams, `StreamLink` is the link. Calls, deadlines, reconnecting and outcomes are `RemoteGateway`'s affair.
+"""
+
+import asyncio
+import contextlib
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from copier.errors import CopierError
+from copier.wire import FRAME_BYTES_MAX
+
+_SECRET_WORDS = ("PASSWORD", "SECRET", "TOKEN", "CREDENTIAL", "PRIVATE_KEY", "API_KEY")
+_LINE_MAX = 2_000
+
+
+class LinkLost(CopierError):
+    """No frame will come any more, and one that was being sent may or may not have arrived."""
+
+
+class NotSent(LinkLost):
+    """The link is lost, and surely nothing of the frame left."""
+
+
+class Link(Protocol):
+    """One life of a connection."""
+
+    async def send(self, frame: bytes) -> None:
+        """Send one frame, given without its line end; raise `NotSent`, or `LinkLost` once part of it may have left."""
+        ...
+
+    async def receive(self) -> bytes:
+        """Return the next frame; raise `LinkLost` when no more will come."""
+        ...
+
+    def overdue(self) -> None:
+        """Hear that a call got no answer by its deadline: a process is killed, a connection may live on."""
+        ...
+
+    async def close(self) -> None:
+        """Break the link, if it is not broken yet."""
+        ...
+
+
+class Carrier(Protocol):
+    """A way to one account's far end."""
+
+    async def connect(self) -> Link:
+        """Return a new link, waiting for a far end that dials in by itself; raise `LinkLost` with what to mend."""
+        ...
+
+    async def close(self) -> None:
+        """Stop listening, delete what lies about; links are closed by whoever has them."""
+        ...
+
+
+class StreamLink:
+    """Frames as lines over a pair of asyncio streams."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """`reader` must have a limit of at least `FRAME_BYTES_MAX`."""
+        self._reader = reader
+        self._writer = writer
+
+    async def send(self, frame: bytes) -> None:
+        """Send one frame as a line."""
+        if self._writer.is_closing():
+            raise NotSent("the connection is closed")
+        try:
+            self._writer.write(frame + b"\n")
+            await self._writer.drain()
+        except OSError as error:
+            raise LinkLost(f"the connection broke while a frame was sent: {error}") from error
+
+    async def receive(self) -> bytes:
+        """Return the next line that is not empty."""
+        while True:
+            try:
+                line = await self._reader.readuntil(b"\n")
+            except asyncio.IncompleteReadError as error:
+                raise LinkLost("the far end closed the connection") from error
+            except asyncio.LimitOverrunError as error:
+                raise LinkLost(f"the far end sent a frame of more than {FRAME_BYTES_MAX} bytes") from error
+            except OSError as error:
+                raise LinkLost(f"the connection broke: {error}") from error
+            frame = line.strip()
+            if frame:
+                return frame
+
+    def overdue(self) -> None:
+        """Keep the connection: the far end may only be slow, and a late answer is worth a line in the log."""
+
+    async def close(self) -> None:
+        """Close both directions."""
+        self._writer.close()
+        with contextlib.suppress(OSError):
+            await self._writer.wait_closed()
+
+
+class ChildCarrier:
+    """A far end in a process of its own, over its standard streams; what it says on the third is logged."""
+
+    def __init__(self, command: Sequence[str], *, report: Callable[[str], None], stop_s: float = 3.0) -> None:
+        """`report` hears each line of the child's standard error; `stop_s` is how long it may take to leave."""
+        self._command = tuple(command)
+        self._report = report
+        self._stop_s = stop_s
+
+    async def connect(self) -> "ChildLink":
+        """Start the process."""
+        try:
+            process = await asyncio.create_subprocess_exec(
+                *self._command,
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.PIPE,
+                limit=FRAME_BYTES_MAX + 2,
+                env=environment_without_secrets(os.environ),
+                start_new_session=sys.platform != "win32",
+                creationflags=_creation_flags(),
+            )
+        except OSError as error:
+            raise LinkLost(f"{self._command[0]} cannot be started: {error}") from error
+        return ChildLink(process, self._report, self._stop_s)
+
+    async def close(self) -> None:
+        """Nothing lies about."""
+
+
+class ChildLink:
+    """One life of a child process."""
+
+    def __init__(self, process: asyncio.subprocess.Process, report: Callable[[str], None], stop_s: float) -> None:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert process.stderr is not None
+        self.process = process
+        self._stream = StreamLink(process.stdout, process.stdin)
+        self._listener = asyncio.create_task(_report_lines(process.stderr, report))
+        self._stop_s = stop_s
+        self._killed = False
+
+    async def send(self, frame: bytes) -> None:
+        """Send one frame to the child's standard input."""
+        if self._killed or self.process.returncode is not None:
+            raise NotSent(self._obituary())
+        await self._stream.send(frame)
+
+    async def receive(self) -> bytes:
+        """Return the next frame from the child's standard output."""
+        try:
+            return await self._stream.receive()
+        except LinkLost as error:
+            self._kill()
+            await self.process.wait()
+            raise LinkLost(f"{error}: {self._obituary()}") from error
+
+    def overdue(self) -> None:
+        """Kill the child: nothing else ends a call that never returns."""
+        self._killed = True
+        self._kill()
+
+    async def close(self) -> None:
+        """Let the child leave by itself, then kill it."""
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+        try:
+            async with asyncio.timeout(self._stop_s):
+                await self.process.wait()
+        except TimeoutError:
+            self._kill()
+            await self.process.wait()
+        finally:
+            self._kill()
+            self._listener.cancel()
+            await asyncio.gather(self._listener, return_exceptions=True)
+
+    def _kill(self) -> None:
+        # Only the process itself: a terminal it started is not ours to end.
+        if self.process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                self.process.kill()
+
+    def _obituary(self) -> str:
+        cause = "was killed, as a call had no answer by its deadline" if self._killed else f"ended with {self.process.returncode}"
+        return f"process {self.process.pid} {cause}"
+
+
+def environment_without_secrets(environment: "os._Environ[str]") -> dict[str, str]:
+    """Return what a child may inherit: not other accounts' passwords, which may stand in the environment."""
+    return {name: value for name, value in environment.items() if not any(word in name.upper() for word in _SECRET_WORDS)}
+
+
+async def _report_lines(reader: asyncio.StreamReader, report: Callable[[str], None]) -> None:
+    while True:
+        try:
+            line = await reader.readline()
+        except ValueError:
+            continue
+        if not line:
+            return
+        text = line.decode(errors="replace").strip()
+        if text:
+            report(text[:_LINE_MAX])
+
+
+def _creation_flags() -> int:
+    if sys.platform != "win32":
+        return 0
+    import subprocess
+
+    return subprocess.CREATE_NO_WINDOW | subprocess.CREATE_NEW_PROCESS_GROUP
