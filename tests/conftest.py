@@ -37,6 +37,7 @@ class RedisServer:
         self._program = program
         self._folder = folder
         self._process: subprocess.Popen[str] | None = None
+        self._drain: threading.Thread | None = None
         self.port = 0
 
     @property
@@ -59,7 +60,8 @@ class RedisServer:
             for line in self._process.stdout:
                 said.append(line)
                 if "Ready to accept connections" in line:
-                    threading.Thread(target=self._process.stdout.read, daemon=True).start()
+                    self._drain = threading.Thread(target=self._process.stdout.read, daemon=True)
+                    self._drain.start()
                     return
             self.kill()
             if not any("in use" in line for line in said):
@@ -69,10 +71,13 @@ class RedisServer:
 
     def kill(self) -> None:
         """End it at once, as kill -9 does."""
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait()
-            self._process = None
+        if self._process is None:
+            return
+        self._process.kill()
+        if self._drain is not None:
+            self._drain.join()
+        self._process.communicate()
+        self._process = self._drain = None
 
 
 def _free_port() -> int:
