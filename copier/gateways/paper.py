@@ -37,6 +37,7 @@ from copier.model import (
     MarginMode,
     ModifyRequest,
     ModifyResult,
+    PendingOrder,
     Permit,
     Position,
     Positions,
@@ -75,6 +76,7 @@ class PaperGateway:
         self.deals = None if "deals" in without else self
         self.symbols = None if "symbols" in without else self
         self.wakes = None if "wakes" in without else self
+        self.pending_orders = None if "pending_orders" in without else self
         self._clock = clock or server.clock
         self._latency_s = latency_s
         self._wakes: list[Callable[[], None]] = []
@@ -278,6 +280,12 @@ class PaperGateway:
         """Return the rules of every symbol; raise `Unavailable`."""
         account = self._seen_account(await self._read(Operation.SYMBOLS))
         return tuple(self.server.spec(account.login, symbol) for symbol in sorted(self.server.symbols))
+
+    async def get_pending_orders(self, symbol: str | None = None) -> tuple[PendingOrder, ...]:
+        """Return every waiting order, or those of one symbol, oldest first; raise `Unavailable`."""
+        account = self._seen_account(await self._read(Operation.POSITIONS))
+        orders = self.server.pending_orders(account.login)
+        return tuple(order for order in orders if symbol in (None, order.symbol))
 
     def on_change(self, wake: Callable[[], None]) -> None:
         """Call `wake` after anything about positions or orders may have changed."""

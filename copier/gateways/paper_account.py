@@ -12,7 +12,7 @@ import msgspec
 from copier.errors import Reason, Rejected
 from copier.gateways.comments import parent_in, tag_in
 from copier.gateways.paper_codes import refused
-from copier.model import ZERO, Deal, DealEntry, DealReason, DealType, MarginMode, Position, Side
+from copier.model import ZERO, Deal, DealEntry, DealReason, DealType, MarginMode, PendingType, Position, Side
 
 _NEVER = Decimal("Infinity")
 _1970 = datetime(1970, 1, 1, tzinfo=UTC)
@@ -38,16 +38,8 @@ class OrderState(StrEnum):
     PARTIAL = "partial"
     FILLED = "filled"
     CANCELED = "canceled"
+    EXPIRED = "expired"
     REJECTED = "rejected"
-
-
-class OrderKind(StrEnum):
-    """At market, or waiting for a price."""
-
-    MARKET = "market"
-    LIMIT = "limit"
-    STOP = "stop"
-    CLOSE_BY = "close_by"
 
 
 class PaperOrder(msgspec.Struct, kw_only=True):
@@ -56,18 +48,23 @@ class PaperOrder(msgspec.Struct, kw_only=True):
     ticket: int
     symbol: str
     side: Side
-    kind: OrderKind = OrderKind.MARKET
+    type: PendingType | None = None
+    """None is an order at market."""
     state: OrderState = OrderState.FILLED
     lots: Decimal
     lots_left: Decimal = ZERO
     price: Decimal = ZERO
+    limit_price: Decimal = ZERO
     stop_loss: Decimal = ZERO
     take_profit: Decimal = ZERO
     setup_ms: int
     done_ms: int = 0
+    expires_ms: int = 0
     magic: int = 0
     comment: str = ""
     position_id: int = 0
+    position_by: int = 0
+    """The opposite position's ticket, of an order that closes one by the other."""
     reason: DealReason = DealReason.CLIENT
 
 

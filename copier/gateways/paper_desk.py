@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from decimal import Decimal
 
-import msgspec
+from msgspec.structs import replace
 
 from copier.errors import Reason
 from copier.gateways.comments import tag_in
@@ -18,7 +18,7 @@ from copier.gateways.paper_account import (
 )
 from copier.gateways.paper_codes import DONE, DONE_PARTIAL, MT4_DONE
 from copier.gateways.paper_faults import Stops
-from copier.gateways.paper_orders import Admitted, BrokerHabits, Fill
+from copier.gateways.paper_orders import Admitted, BrokerHabits, Fill, MarketOrder
 from copier.gateways.paper_rates import NoRate, PaperQuote, Rates, money_of
 from copier.gateways.paper_rules import (
     check_closing,
@@ -76,7 +76,7 @@ class Desk:
         check_room(account, spec, order.side, order.lots)
         lots = filled(spec, order.lots, job.fault.fraction)
         margin = self._affordable(job, order.side, lots)
-        ticket = self.next_ticket()
+        ticket = self._ticket_of(order)
         commission = self._commission(account, job.offered, lots)
         position = PaperPosition(
             ticket=ticket,
@@ -109,7 +109,7 @@ class Desk:
             return self._add(job, held, lots)
         if lots <= held.lots:
             check_frozen(job.account, spec, held, job.quote)
-            return self.take(job, held, self.next_ticket(), lots, self._comment(job))
+            return self.take(job, held, self._ticket_of(order), lots, self._comment(job))
         return self._reverse(job, held, lots)
 
     def close(self, job: Admitted) -> Fill:
@@ -124,6 +124,24 @@ class Desk:
         lots = min(filled(spec, order.lots, job.fault.fraction), position.lots)
         ticket = position.ticket if account.mt4 else self.next_ticket()
         return self.take(job, position, ticket, lots, self._comment(job))
+
+    def close_by(self, job: Admitted, first: PaperPosition, second: PaperPosition) -> Fill:
+        """Close two opposite positions by each other: the first at the second's opening price, the second at its own."""
+        account, order = job.account, job.order
+        lots = min(first.lots, second.lots)
+        old, larger = second.ticket, first if first.lots > second.lots else second
+        whole = first.lots == second.lots
+        ticket = first.ticket if account.mt4 else self.next_ticket()
+        comment = f"close hedge by #{first.ticket}" if account.mt4 else ""
+        fill = self.take(replace(job, price=second.open_price), first, ticket, lots, "", DealEntry.OUT_BY)
+        against = replace(job, price=second.open_price, order=replace(order, side=order.side.opposite))
+        self.take(against, second, old if account.mt4 else ticket, lots, comment, DealEntry.OUT_BY)
+        if account.mt4:
+            closed = account.closed_tickets[-1]
+            closed.position.lots, closed.position.comment = ZERO, comment
+            if not whole and larger is first:
+                first.comment, first.view = "partial close", None
+        return fill
 
     def hold(self, account: PaperAccount, position: PaperPosition) -> None:
         """Put a position on the books."""
@@ -142,13 +160,16 @@ class Desk:
         """Refuse levels the server would not take."""
         check_levels(account, offered, side, quote, stop, target, off_tick_refused=self._habits.off_tick_levels_refused)
 
+    def _ticket_of(self, order: MarketOrder) -> int:
+        return order.ticket or self.next_ticket()
+
     def _add(self, job: Admitted, held: PaperPosition, lots: Decimal) -> Fill:
         account, order = job.account, job.order
         check_opening_side(account, job.offered.spec, order.side)
         check_volume_limit(account, job.offered.spec, order.side, order.lots)
         stop, target = self._levels_at_open(job)
         margin = self._affordable(job, order.side, lots)
-        ticket = self.next_ticket()
+        ticket = self._ticket_of(order)
         total = held.lots + lots
         held.open_price = ((held.open_price * held.lots + job.price * lots) / total).quantize(_AVERAGE).normalize()
         held.lots = total
@@ -172,7 +193,7 @@ class Desk:
         stop, target = self._levels_at_open(job)
         margin = self._affordable(job, order.side, rest, freed=held)
         profit = self.profit(account, held, job.price, held.lots)
-        ticket = self.next_ticket()
+        ticket = self._ticket_of(order)
         commission = held.commission + (ZERO if held.costs_fixed else self._commission(account, job.offered, lots))
         swap = held.swap
         self.release(account, held)
@@ -189,7 +210,15 @@ class Desk:
         )
         return self._fill(job, ticket, deal, held, lots, stops_set=stop == order.stop_loss and target == order.take_profit)
 
-    def take(self, job: Admitted, position: PaperPosition, ticket: int, lots: Decimal, comment: str) -> Fill:
+    def take(
+        self,
+        job: Admitted,
+        position: PaperPosition,
+        ticket: int,
+        lots: Decimal,
+        comment: str,
+        entry: DealEntry = DealEntry.OUT,
+    ) -> Fill:
         """Close `lots` of a position: money first, in proportion, then what is left."""
         account, whole = job.account, lots == position.lots
         profit = self.profit(account, position, job.price, lots)
@@ -202,14 +231,14 @@ class Desk:
             job,
             position,
             ticket,
-            DealEntry.OUT,
+            entry,
             lots,
             comment=comment,
             profit=profit,
             swap=swap,
             commission=commission + exit_commission,
         )
-        closing = account.mt4 and msgspec.structs.replace(position, lots=lots, swap=swap, commission=commission + exit_commission)
+        closing = account.mt4 and replace(position, lots=lots, swap=swap, commission=commission + exit_commission)
         old = position.ticket
         rest = None
         if whole:

@@ -18,8 +18,11 @@ class BrokerHabits(Record, frozen=True, kw_only=True):
     """Stops that are no multiple of the tick size are invalid."""
     small_rest_refused: bool = False
     """A partial close may not leave less than the minimum volume."""
-    netting_add_clears_stops: bool = False
-    """Adding to a netting position without levels removes those it had."""
+    netting_add_clears_stops: bool = True
+    """Adding to a netting position replaces its levels by the order's, and removes them where the order has none.
+
+    MetaQuotes documents it so for the terminal; one-click orders and some servers leave them alone.
+    """
     netting_reduce_renames: bool = True
     """Reducing a netting position gives it the reducing deal's magic and comment."""
     split_comments: bool = True
@@ -42,6 +45,8 @@ class MarketOrder(Record, frozen=True, kw_only=True):
     magic: int = 0
     comment: str = ""
     reason: DealReason = DealReason.CLIENT
+    ticket: int = 0
+    """That of the waiting order which became this one; otherwise the server gives a new one."""
 
 
 class Fill(Record, frozen=True, kw_only=True):

@@ -9,6 +9,7 @@ from copier.gateways.paper_symbols import PaperSymbol, honours_slippage
 from copier.model import ZERO, DealReason, Execution, Filling, Side, SymbolSpec, TradeMode
 
 INVALID = 10013
+INVALID_ORDER = 10035
 INVALID_CLOSE_VOLUME = 10038
 LIMIT_VOLUME = 10034
 SERVER_DISABLES_AT = 10026

@@ -14,16 +14,38 @@ import msgspec
 from copier.clock import Clock
 from copier.errors import Reason
 from copier.gateway import no_quote
-from copier.gateways.paper_account import PaperAccount, mt4_deals, server_time, view_of
+from copier.gateways.paper_account import OrderState, PaperAccount, PaperOrder, mt4_deals, server_time, view_of
 from copier.gateways.paper_codes import DONE, MT4_DONE, MT4_NO_CHANGES, NO_CHANGES
 from copier.gateways.paper_desk import Desk
 from copier.gateways.paper_faults import NO_FAULT, Fault
 from copier.gateways.paper_orders import Admitted, BrokerHabits, Fill, MarketOrder
+from copier.gateways.paper_pending import Waiting, pending_view, side_of
 from copier.gateways.paper_rates import NoRate, PaperQuote, Rates, money_of
-from copier.gateways.paper_rules import INVALID, MT4_UNKNOWN_SYMBOL, check_filling, check_frozen, check_permission, price_of
+from copier.gateways.paper_rules import (
+    INVALID,
+    INVALID_ORDER,
+    MT4_INVALID,
+    MT4_UNKNOWN_SYMBOL,
+    check_filling,
+    check_frozen,
+    check_permission,
+    price_of,
+)
 from copier.gateways.paper_symbols import DAY_S, PaperSymbol, default_symbols, paper_symbols
 from copier.gateways.paper_triggers import Triggers
-from copier.model import ZERO, Deal, DealReason, DealType, MarginMode, Position, Side, SymbolSpec, TradeMode
+from copier.model import (
+    ZERO,
+    Deal,
+    DealReason,
+    DealType,
+    MarginMode,
+    PendingOrder,
+    PendingType,
+    Position,
+    Side,
+    SymbolSpec,
+    TradeMode,
+)
 
 _DAY_MS = DAY_S * 1000
 
@@ -57,7 +79,8 @@ class PaperServer:
         self.ticks = 0
         """Grows with every quote of any symbol."""
         self._desk = Desk(self.symbols, self.quotes, self.rates, self.habits, first_ticket)
-        self._triggers = Triggers(self._desk, self.symbols, self.quotes, self.rates)
+        self._waiting = Waiting(self._desk)
+        self._triggers = Triggers(self._desk, self._waiting, self.symbols, self.quotes, self.rates)
         self._midnight_ms = 0
 
     def add_account(self, account: PaperAccount) -> PaperAccount:
@@ -115,7 +138,7 @@ class PaperServer:
         now = self._pass_time()
         quote.bid, quote.ask, quote.time_ms = bid, ask, now - self.server_offset_s * 1000
         self.ticks += 1
-        if self._desk.holders.get(symbol):
+        if self._desk.holders.get(symbol) or symbol in self._waiting.by_symbol:
             self._triggers.look(symbol, quote, now)
 
     def now_ms(self) -> int:
@@ -265,6 +288,79 @@ class PaperServer:
         account.changed()
         return MT4_DONE if account.mt4 else DONE
 
+    def close_by(self, login: int, ticket: int, by: int, *, reason: DealReason = DealReason.CLIENT) -> Fill:
+        """Close a position by an opposite one of the same symbol; what is left of the larger stays open."""
+        account = self.accounts[login]
+        now = self._pass_time()
+        check_permission(account, reason)
+        first, second = account.positions.get(ticket), account.positions.get(by)
+        if first is None or second is None:
+            raise account.refuse(Reason.INVALID_TICKET)
+        offered, quote = self._tradable(account, first.symbol, now)
+        if account.margin_mode is MarginMode.NETTING or first.symbol != second.symbol or first.side is second.side:
+            raise account.refuse(Reason.REFUSED, "Invalid request: no opposite positions", mt5=INVALID, mt4=MT4_INVALID)
+        lots = min(first.lots, second.lots)
+        order = MarketOrder(symbol=first.symbol, side=first.side.opposite, lots=lots, position=ticket, reason=reason)
+        fill = self._desk.close_by(Admitted(account, offered, quote, order, quote.bid, now, NO_FAULT), first, second)
+        account.changed()
+        return fill
+
+    # orders that wait
+
+    def place(
+        self,
+        login: int,
+        symbol: str,
+        type: PendingType,
+        lots: Decimal | str,
+        price: Decimal | str,
+        *,
+        expires_ms: int = 0,
+        fault: Fault = NO_FAULT,
+        **more: Any,
+    ) -> int:
+        """Place a pending order and return its ticket; `more` are fields of `PaperOrder`. Raise `Rejected`."""
+        account, lots = self.accounts[login], Decimal(lots)
+        now = self._pass_time()
+        order = PaperOrder(
+            ticket=0,
+            symbol=symbol,
+            side=side_of(type),
+            type=type,
+            state=OrderState.PLACED,
+            lots=lots,
+            lots_left=lots,
+            price=Decimal(price),
+            setup_ms=now,
+            expires_ms=expires_ms,
+            **more,
+        )
+        check_permission(account, order.reason)
+        if fault.reason is not None:
+            raise account.refuse(fault.reason, mt5=fault.code, mt4=fault.code)
+        offered, quote = self._tradable(account, symbol, now)
+        order.ticket = self._desk.next_ticket()
+        self._waiting.place(account, offered, quote, order)
+        account.changed()
+        return order.ticket
+
+    def change_pending(self, login: int, ticket: int, **changes: Any) -> None:
+        """Change price, levels or expiration of a waiting order; raise `Rejected`."""
+        account, order, now = self._pending(login, ticket)
+        offered, quote = self._tradable(account, order.symbol, now)
+        self._waiting.change(account, offered, quote, msgspec.structs.replace(order, **changes))
+        account.changed()
+
+    def cancel_pending(self, login: int, ticket: int) -> None:
+        """Cancel a waiting order; raise `Rejected`."""
+        account, order, now = self._pending(login, ticket)
+        self._waiting.finish(account, order, OrderState.CANCELED, now)
+        account.changed()
+
+    def pending_orders(self, login: int) -> tuple[PendingOrder, ...]:
+        """Return an account's waiting orders, oldest first."""
+        return tuple(pending_view(order) for order in self.accounts[login].pending.values())
+
     def replace_ticket(self, login: int, ticket: int) -> int:
         """Give a position a new ticket, as servers do when they book swap by re-opening; return it."""
         account = self.accounts[login]
@@ -292,6 +388,15 @@ class PaperServer:
         account.changed()
 
     # inside
+
+    def _pending(self, login: int, ticket: int) -> tuple[PaperAccount, PaperOrder, int]:
+        account = self.accounts[login]
+        now = self._pass_time()
+        check_permission(account, DealReason.CLIENT)
+        order = account.pending.get(ticket)
+        if order is None:
+            raise account.refuse(Reason.INVALID_TICKET, "Pending order does not exist", mt5=INVALID_ORDER)
+        return account, order, now
 
     def _tradable(self, account: PaperAccount, symbol: str, now: int) -> tuple[PaperSymbol, PaperQuote]:
         offered = self.symbols.get(symbol)

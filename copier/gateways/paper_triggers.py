@@ -7,6 +7,7 @@ from copier.gateways.paper_account import Book, PaperAccount, PaperPosition
 from copier.gateways.paper_desk import Desk
 from copier.gateways.paper_faults import NO_FAULT
 from copier.gateways.paper_orders import Admitted, MarketOrder
+from copier.gateways.paper_pending import Waiting
 from copier.gateways.paper_rates import PaperQuote, Rates, money_of
 from copier.gateways.paper_symbols import PaperSymbol, SwapMode, TickMoney
 from copier.model import ZERO, DealReason
@@ -15,8 +16,16 @@ from copier.model import ZERO, DealReason
 class Triggers:
     """Watches the books of a desk."""
 
-    def __init__(self, desk: Desk, symbols: Mapping[str, PaperSymbol], quotes: Mapping[str, PaperQuote], rates: Rates) -> None:
+    def __init__(
+        self,
+        desk: Desk,
+        waiting: Waiting,
+        symbols: Mapping[str, PaperSymbol],
+        quotes: Mapping[str, PaperQuote],
+        rates: Rates,
+    ) -> None:
         self._desk = desk
+        self._waiting = waiting
         self._symbols = symbols
         self._quotes = quotes
         self._rates = rates
@@ -26,9 +35,13 @@ class Triggers:
         offered = self._symbols[symbol]
         if not offered.trades_at(now_ms):
             return
-        for book in tuple(self._desk.holders[symbol].values()):
+        holders = self._desk.holders.get(symbol, {})
+        for book in tuple(holders.values()):
             if book.triggers(quote.bid, quote.ask):
                 self.trigger(book, offered, quote, now_ms)
+        if symbol in self._waiting.by_symbol:
+            self._waiting.look(symbol, offered, quote, now_ms)
+        for book in tuple(holders.values()):
             if book.account.stop_out_level and not book.is_safe(quote.bid, quote.ask):
                 self.stop_out(book.account, now_ms)
 
@@ -47,16 +60,17 @@ class Triggers:
             book.account.changed()
 
     def stop_out(self, account: PaperAccount, now_ms: int) -> None:
-        """Close the worst loser, again and again, while the margin level is below the account's stop-out level."""
+        """Close the worst loser, again and again, while the margin level is at or below the account's stop-out level."""
         while account.positions and (margin := account.margin()):
             equity = self._desk.equity(account)
             limit = margin * account.stop_out_level / 100
-            if equity >= limit:
+            if equity > limit:
                 self._note_safety(account, equity - limit)
                 return
             worst = min(account.positions.values(), key=lambda each: (self._worth(account, each), each.ticket))
             offered, quote = self._symbols[worst.symbol], self._quotes[worst.symbol]
-            comment = f"[so {equity / margin * 100:.2f}%]"
+            marks = f"{equity / margin * 100:.1f}%/{equity}/{margin}"
+            comment = f"so: {marks}" if account.mt4 else f"[so {marks}]"
             self.close_out(account, worst, offered, quote, now_ms, DealReason.STOP_OUT, comment)
             account.changed()
 
