@@ -126,8 +126,9 @@ def lots_to_close(held: Decimal, target: Decimal, spec: SymbolSpec) -> Decimal:
 
 def split(lots: Decimal, policy: SizePolicy, spec: SymbolSpec) -> tuple[Decimal, ...]:
     """Return the orders for a volume on the step: one, or several as equal as the step allows; what does not fit is cut."""
-    step = spec.volume_step
-    most = _order_max(spec)
+    if lots <= LOTS_MAX and lots <= spec.volume_max:
+        return (lots,)
+    step, most = spec.volume_step, _order_max(spec)
     if lots <= most:
         return (lots,)
     if policy.above_max is AboveMax.CLAMP:
@@ -322,7 +323,8 @@ def _to_orders(policy: SizePolicy, facts: SizeFacts, asked: Decimal, numbers: di
 
 
 def _lots_min(spec: SymbolSpec) -> Decimal:
-    return ceil_to(spec.volume_min, spec.volume_step)
+    least, step = spec.volume_min, spec.volume_step
+    return least if least == step else ceil_to(least, step)
 
 
 def _order_max(spec: SymbolSpec) -> Decimal:

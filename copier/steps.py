@@ -27,10 +27,13 @@ def is_on(value: Decimal, step: Decimal) -> bool:
 
 def plain(value: Decimal) -> str:
     """Return a number as people write it: no exponent, no trailing zeros, at most 8 decimals."""
-    exponent = value.as_tuple().exponent
-    if isinstance(exponent, int) and exponent < -8:
-        value = round(value, 8)
     text = f"{value:f}"
-    if "." in text:
-        text = text.rstrip("0").rstrip(".")
-    return "0" if text == "-0" else text
+    whole, dot, decimals = text.partition(".")
+    if not dot:
+        return text
+    if len(decimals) > 8:
+        whole, _, decimals = f"{value:.8f}".partition(".")
+    decimals = decimals.rstrip("0")
+    if decimals:
+        return f"{whole}.{decimals}"
+    return "0" if whole == "-0" else whole

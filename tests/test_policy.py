@@ -85,6 +85,8 @@ def test_the_mode_picks_the_size_policy(size: dict[str, object], cls: type) -> N
         (CopyPolicy, {"comment": "c" * 28}, "at most 27 characters"),
         (CopyPolicy, {"magic": 2**31}, "magic"),
         (CopyPolicy, {"slippage": 3}, "slippage: Extra inputs are not permitted"),
+        (CopyPolicy, {"slippage_points": 2.5}, "expected a whole number, not 2.5"),
+        (FilterPolicy, {"master_lots_min": 2, "master_lots_max": 1}, "master_lots_min 2 is above master_lots_max 1"),
         (FilterPolicy, {"magics": ["9-3"]}, "expected a range from low to high, not 9-3"),
         (FilterPolicy, {"magics": ["x"]}, 'such as "100-199"'),
         (FilterPolicy, {"hours": {"windows": []}}, "at least 1 item"),

@@ -362,3 +362,30 @@ def test_what_is_allowed_once_is_allowed_again_unchanged(limits: dict[str, Any],
     first = check(order(str(lots)), **limits)
     if isinstance(first, Allowed):
         assert check(order(str(first.lots)), **limits) == Allowed(lots=first.lots)
+
+
+@pytest.mark.parametrize(
+    ("policy", "expected"),
+    [
+        ({"trade": {"money_max": 100}}, "symbol_spec_unusable"),
+        ({"trade": {"leverage_max": 10}}, "symbol_spec_unusable"),
+        ({"worst_case": {"money_max": 100}}, "symbol_spec_unusable"),
+    ],
+)
+def test_a_symbol_whose_ticks_are_worth_nothing_known_is_refused(policy: dict[str, Any], expected: str) -> None:
+    assert code(check(order("1", spec(tick_value=D(0), tick_value_loss=D(0))), **policy)) == expected
+
+
+def test_a_worst_case_without_a_stop_on_the_trade_itself_is_refused() -> None:
+    assert code(check(order("1", stop=D(0)), losses("500"), losses=DAILY)) == "no_stop"
+
+
+def test_a_trade_that_needs_no_margin_cannot_be_shrunk_into_a_margin_level() -> None:
+    free = spec(margin_per_lot=D(0))
+    used = account(margin=D(9_000), free_margin=D(1_000))
+    assert code(check(order("1", free, account=used), above="shrink", open={"margin_level_min": 200})) == "margin_level_below_min"
+
+
+def test_an_order_on_its_way_with_unknown_margin_makes_the_level_unknown() -> None:
+    exposures = (held("1", symbol=spec(margin_per_lot=None), sending=True),)
+    assert code(check(order("1", exposures=exposures), open={"margin_level_min": 200})) == "margin_unknown"

@@ -460,3 +460,39 @@ def test_rounding_down_and_up_enclose_the_value(value: Decimal, step: Decimal) -
 )
 def test_numbers_are_written_as_people_write_them(value: str, text: str) -> None:
     assert plain(D(value)) == text
+
+
+def test_a_maximum_that_nobody_told_is_that_of_the_six_operations() -> None:
+    assert lots("multiplier", facts(master_lots=D(70), spec=spec(volume_max=D(0)))) == 70
+    assert lots("multiplier", facts(master_lots=D(170), spec=spec(volume_max=D(0)))) == 100
+
+
+def test_rounding_to_the_nearest_step_never_exceeds_the_cap() -> None:
+    assert lots("multiplier", facts(master_lots=D(1)), rounding="nearest", lots_max="0.017") == D("0.01")
+
+
+def test_a_split_never_leaves_an_order_under_the_brokers_minimum() -> None:
+    narrow = facts(master_lots=D(16), spec=spec(volume_min=D(8), volume_step=D(1), volume_max=D(9)))
+    assert sized(size(policy("multiplier", above_max="split"), narrow)).lots == (D(8), D(8))
+    narrower = facts(master_lots=D(10), spec=spec(volume_min=D(8), volume_step=D(1), volume_max=D(9)))
+    answer = sized(size(policy("multiplier", above_max="split"), narrower))
+    assert answer.lots == (D(9),)
+    assert "cut from 10 to 9" in answer.notes[0]
+
+
+@pytest.mark.parametrize(
+    ("mode", "settings", "changes", "code"),
+    [
+        ("notional", {}, {"master_spec": None}, "master_spec_missing"),
+        ("notional", {"price_ratio": "apply"}, {"master_price": D(0)}, "price_unknown"),
+        ("risk_cash", {"cash": 1}, {"spec": spec(tick_value_loss=D(0)), "stop": D("1.09")}, "symbol_spec_unusable"),
+        ("risk_percent", {"percent": 1}, {"account": account(balance=D(0)), "stop": D("1.09")}, "no_capital"),
+        ("risk_percent", {"percent": 1}, {"account_age_ms": None, "stop": D("1.09")}, "account_stale"),
+        ("signals", {}, {"account": account(leverage=0)}, "no_capital"),
+        ("multiplier", {"lots_max": "0.005", "below_min": "minimum"}, {}, "below_min"),
+    ],
+)
+def test_what_a_mode_needs_and_does_not_have_is_a_refusal(
+    mode: str, settings: dict[str, Any], changes: dict[str, Any], code: str
+) -> None:
+    assert refused(mode, facts(**changes), **settings).code == code

@@ -102,6 +102,10 @@ def test_trap_19_gold_the_metal_is_not_gold_the_share() -> None:
     assert "another instrument" in answer.message
 
 
+def test_without_the_masters_specification_nothing_is_matched() -> None:
+    assert "nothing is known" in refusal(find("EURUSD", None, catalogue(spec("EURUSD.r")))).message
+
+
 def test_gold_is_found_under_its_other_name() -> None:
     offered = catalogue(GOLD_SHARE, spec("XAUUSD", "XAU", "USD", calc_mode=CalcMode.CFD))
     assert find("GOLD", GOLD_METAL, offered) == "XAUUSD"
