@@ -28,7 +28,7 @@ demo: setup ## a master and followers on simulated brokers, in memory: nothing e
 test: setup ## the tests that need no server
 	@$(BIN)/python -m pytest
 
-test-servers: setup ## the tests against a real redis-server, started and stopped by themselves
+test-servers: setup ## the tests against real servers (Redis, PostgreSQL), which they start and stop themselves
 	@$(BIN)/python -m pytest -m server
 
 check: setup ## style, types on Linux and Windows, and the direction of imports

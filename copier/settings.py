@@ -94,7 +94,7 @@ _SECRET_SCHEMA = {
 Secret = Annotated[SecretStr, Field(min_length=1), BeforeValidator(_secret), WithJsonSchema(_SECRET_SCHEMA)]
 """A secret: `{env: NAME}`, `{file: path}`, `{keyring: service/name}`, or text where nobody else can read it."""
 RedisUrl = Annotated[Url, _url("memory", "redis", "rediss", "unix"), WithJsonSchema(_SECRET_SCHEMA)]
-LedgerUrl = Annotated[Url, _url("sqlite", "postgresql"), WithJsonSchema(_SECRET_SCHEMA)]
+LedgerUrl = Annotated[Url, _url("sqlite", "postgresql", "postgresql+psycopg"), WithJsonSchema(_SECRET_SCHEMA)]
 
 
 def _like(pattern: str, expected: str) -> Callable[[str], str]:

@@ -2,8 +2,10 @@
 
 import os
 import shutil
+import signal
 import socket
 import subprocess
+import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +14,7 @@ from typing import NoReturn
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-SERVERS = {"needs_redis"}
+SERVERS = {"needs_redis", "needs_postgres"}
 """Fixtures that start a server: whatever asks for one is a server test, and no part of the default run."""
 
 
@@ -97,6 +99,91 @@ def needs_redis(tmp_path: Path) -> Iterator[RedisServer]:
     server.start()
     yield server
     server.kill()
+
+
+class PostgresServer:
+    """A private PostgreSQL on a free port of the loopback; every test gets a database of its own in it."""
+
+    def __init__(self, programs: Path) -> None:
+        self._programs = programs
+        self._folder = Path(tempfile.mkdtemp(prefix="mt-copier-postgres-"))
+        self._process: subprocess.Popen[str] | None = None
+        self._drain: threading.Thread | None = None
+        self._databases = 0
+        self.port = 0
+
+    def start(self) -> None:
+        """Make the cluster where there is none yet, start it and wait until it takes connections."""
+        data = self._folder / "data"
+        if not data.exists():
+            if _server_user():
+                shutil.chown(self._folder, _server_user())
+            command = [self._programs / "initdb", "-D", data, "-U", "copier", "--auth=trust", "--no-sync", "-E", "UTF8"]
+            subprocess.run(command, check=True, capture_output=True, user=_server_user(), cwd=self._folder)
+        self.port = self.port or _free_port()
+        options = ("listen_addresses=127.0.0.1", f"port={self.port}", "unix_socket_directories=", "logging_collector=off")
+        command = [self._programs / "postgres", "-D", data, *(word for option in options for word in ("-c", option))]
+        self._process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, user=_server_user(), cwd=self._folder
+        )
+        assert self._process.stdout is not None
+        said = []
+        for line in self._process.stdout:
+            said.append(line)
+            if "ready to accept connections" in line:
+                self._drain = threading.Thread(target=self._process.stdout.read, daemon=True)
+                self._drain.start()
+                return
+        self.kill()
+        pytest.fail("postgres did not start: " + "".join(said[-5:]))
+
+    def new_database(self) -> str:
+        """Return the URL of a database that nothing has touched yet."""
+        self._databases += 1
+        name = f"test_{self._databases}"
+        where = ["-h", "127.0.0.1", "-p", str(self.port), "-U", "copier"]
+        subprocess.run([self._programs / "createdb", *where, name], check=True, capture_output=True)
+        return f"postgresql+psycopg://copier@127.0.0.1:{self.port}/{name}"
+
+    def kill(self) -> None:
+        """End it at once and without a checkpoint, as a power cut does."""
+        if self._process is None:
+            return
+        self._process.send_signal(signal.SIGQUIT)
+        if self._drain is not None:
+            self._drain.join()
+        self._process.communicate()
+        self._process = self._drain = None
+
+    def remove(self) -> None:
+        """End it and delete all that it wrote."""
+        self.kill()
+        shutil.rmtree(self._folder)
+
+
+def _server_user() -> str | None:
+    """Name whom PostgreSQL runs as: it refuses to be root."""
+    return "postgres" if hasattr(os, "geteuid") and os.geteuid() == 0 else None
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[PostgresServer]:
+    found = shutil.which("initdb")
+    places = [Path(found).resolve().parent] if found else sorted(Path("/usr/lib/postgresql").glob("*/bin"))
+    if not places or os.name != "posix":
+        absent("PostgreSQL is not installed")
+    server = PostgresServer(places[-1])
+    try:
+        server.start()
+        yield server
+    finally:
+        server.remove()
+
+
+@pytest.fixture
+def needs_postgres(postgres_server: PostgresServer) -> str:
+    """Return the URL of an empty database on a private PostgreSQL."""
+    return postgres_server.new_database()
 
 
 @pytest.fixture(scope="session")

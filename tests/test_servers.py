@@ -3,6 +3,7 @@
 from typing import Any
 
 import redis
+import sqlalchemy as sa
 
 
 def test_a_private_redis_forgets_all_when_it_is_killed_and_keeps_its_port(needs_redis: Any) -> None:
@@ -19,3 +20,13 @@ def test_a_private_redis_forgets_all_when_it_is_killed_and_keeps_its_port(needs_
 
 def test_a_test_that_asks_for_a_server_is_no_part_of_the_default_run(request: Any, needs_redis: Any) -> None:
     assert request.node.get_closest_marker("server") is not None
+
+
+def test_every_test_gets_an_empty_database_of_its_own(needs_postgres: str, postgres_server: Any) -> None:
+    other = postgres_server.new_database()
+    assert other != needs_postgres
+    for url in (needs_postgres, other):
+        engine = sa.create_engine(url)
+        with engine.begin() as connection:
+            connection.execute(sa.text("create table only_here (n int)"))
+        engine.dispose()
