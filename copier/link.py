@@ -130,8 +130,8 @@ class Link(Record, frozen=True, kw_only=True):
     """The master had it before this relation began."""
     absent_ms: int = 0
     """When the master's watcher last saw that it was not there: bounds its age; 0 is unknown."""
-    read_ms: int = 0
-    """When the newest volume of it was read from the master."""
+    master_price: Decimal = ZERO
+    """What the master paid for its newest part: what slippage is measured from."""
     stamps: Stamps = Stamps()
 
     @property

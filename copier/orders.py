@@ -1,7 +1,7 @@
 """One follower's orders: each is journaled before it leaves, and ends as done, surely not executed, or unknown.
 
-Nothing here decides what to trade. What is asked for is absolute (a leg to open, a volume to come down to, levels to set), so that
-asking twice is harmless wherever the broker can tell.
+Nothing here decides what to trade. What is asked for is absolute (a leg to open, a volume to come down to, levels to set),
+so that asking twice is harmless wherever the broker can tell.
 """
 
 import logging
@@ -14,7 +14,7 @@ from copier.clock import Clock
 from copier.errors import InvalidRequest, OutcomeUnknown, Reason, Rejected, Unavailable
 from copier.gateway import Gateway
 from copier.link import Cut, Leg, LegState, Link
-from copier.model import ZERO, CloseRequest, MarginMode, ModifyRequest, Permit, Position, TradeRequest, TradeResult
+from copier.model import ZERO, CloseRequest, ModifyRequest, Permit, Position, TradeRequest, TradeResult
 from copier.reconcile import with_leg
 
 log = logging.getLogger(__name__)
@@ -106,8 +106,9 @@ class Orders:
     ) -> Link:
         """Bring a leg down to a volume, 0 to close it; return the link with the cut that a fresh read must confirm.
 
-        On a netting account `position` is the symbol's position as just read and `book_net` its signed volume: the leg is cut out
-        of it, or, where the position stands on the other side or not at all, taken back by the opposite order. Raise `NotDone`.
+        On a netting account `position` is the symbol's position as just read and `book_net` its signed volume: the leg is cut
+        out of it, or, where the position stands on the other side or not at all, taken back by the opposite order. There the
+        answer alone is believed: the one position says nothing of a single leg. Raise `NotDone`.
         """
         permit = self._permit()
         part = leg.lots - lots_after
@@ -128,14 +129,12 @@ class Orders:
         log.info("%s: ticket %s down to %s lots", self._name, cut.ticket, cut.lots_after)
         try:
             if against:
-                await self._gateway.execute_trade(
-                    TradeRequest(symbol=link.symbol, action=leg.side.opposite, lots=part, tag=leg.tag), permit
-                )
-                rest = None
+                back = TradeRequest(symbol=link.symbol, action=leg.side.opposite, lots=part, tag=leg.tag)
+                part, rest = (await self._gateway.execute_trade(back, permit)).lots, None
             else:
                 whole = book_net is None and lots_after == 0
                 done = await self._gateway.close_position(CloseRequest(ticket=cut.ticket, lots=None if whole else part), permit)
-                rest = done.rest_ticket
+                part, rest = done.lots or part, done.rest_ticket
         except Rejected as error:
             if error.reason is Reason.INVALID_TICKET:
                 return replace(link, cut=replace(cut, answered=True))  # It is gone already; a read must say so too.
@@ -145,8 +144,12 @@ class Orders:
         except OutcomeUnknown as error:
             log.warning("%s: cut of ticket %s may or may not have been executed: %s", self._name, cut.ticket, error)
             return link
+        if book_net is not None:
+            left = leg.lots - part
+            state = LegState.OPEN if left else LegState.CLOSED
+            return with_leg(replace(link, cut=None), replace(leg, lots=left, state=state))
         cut = replace(cut, answered=True)
-        if book_net is None and cut.lots_after:
+        if cut.lots_after:
             link = with_leg(link, replace(leg, lots=cut.lots_after, ticket=rest or leg.ticket))
         return replace(link, cut=cut)
 
@@ -161,8 +164,3 @@ class Orders:
         except (Rejected, Unavailable, InvalidRequest) as error:
             raise NotDone(error) from error
         return True
-
-
-def nets(mode: MarginMode) -> bool:
-    """Return whether an account keeps one position per symbol."""
-    return mode is MarginMode.NETTING

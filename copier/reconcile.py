@@ -216,11 +216,13 @@ def fold_net(link: Link, book: Book) -> tuple[Link, list[Finding]]:
     if cut is not None and cut.net_before is not None:
         leg = next(leg for leg in link.legs if leg.tag == cut.tag)
         moved = (cut.net_before - net) * leg.side.sign
-        if 0 < moved <= cut.lots_before - cut.lots_after:
-            left = cut.lots_before - moved
+        landed_ms = cut.sent_ms if cut.answered else cut.not_after_ms
+        if moved > 0 and (moved <= cut.lots_before - cut.lots_after or book.settled(landed_ms)):
+            # More than was asked for is another hand's beside ours: ours was at most what was asked for.
+            left = max(cut.lots_before - moved, cut.lots_after)
             state = LegState.OPEN if left else LegState.CLOSED
             link = with_leg(replace(link, cut=None), replace(leg, lots=left, state=state))
-        elif book.settled(cut.sent_ms if cut.answered else cut.not_after_ms):
+        elif book.settled(landed_ms):
             link = replace(link, cut=None)
     return link, findings
 

@@ -1,0 +1,376 @@
+"""Compares a follower's links with a fresh read of its account, and believes what can be believed.
+
+Gone positions are confirmed by deals or by a second read, lost orders are looked for by tag, by deals and by what else could be
+them, and what carries our tag without being wanted is closed.
+"""
+
+import logging
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from copier.errors import Unavailable
+from copier.link import Leg, LegState, Link, LinkState
+from copier.model import ZERO, Deal, DealEntry, DealReason, MarginMode, Position, Side, Verdict
+from copier.orders import NotDone
+from copier.policy import ManualClose, UnknownOrder
+from copier.reconcile import (
+    Absent,
+    Book,
+    Finding,
+    Missing,
+    adopt,
+    fold,
+    fold_net,
+    net_levels,
+    ours,
+    shrink_legs,
+    with_leg,
+)
+
+if TYPE_CHECKING:
+    from copier.follower import Follower
+
+log = logging.getLogger(__name__)
+replace = msgspec.structs.replace
+
+LOOK_AGAIN_S = 0.25
+DEALS_LOOK_BACK = timedelta(days=2)
+
+
+class Leveller:
+    """One follower's comparison with its broker."""
+
+    def __init__(self, follower: "Follower") -> None:
+        self._follower = follower
+        self.book = Book(mode=MarginMode.HEDGING, positions=(), began_ms=0, settle_ms=0)
+        self.foreign_positions: tuple[Position, ...] = ()
+        """Other hands' positions in the last read."""
+        self._read = -1
+        self._missing: dict[str, tuple[int, int]] = {}
+        """By tag: when it was first missed, and in how many reads."""
+        self._orphans: dict[int, int] = {}
+        self._foreign: dict[str, Decimal] = {}
+        """Netting: signed volume of other hands by symbol, as last understood."""
+        self._traded_ms: dict[str, int] = {}
+        self._odd_ms: dict[str, int] = {}
+
+    def traded(self, symbol: str) -> None:
+        """Note that an order of ours has just moved, or may have moved, a symbol's volume."""
+        self._traded_ms[symbol] = self._follower.clock.now_ms()
+
+    async def level(self) -> Book:
+        """Read the account once and bring every living link's belief in line with it. Raise `Unavailable`."""
+        follower = self._follower
+        began_ms = follower.clock.now_ms()
+        read = await follower.gateway.get_positions()
+        if read.account != follower.standing.account.account:
+            raise Unavailable(
+                f"expected {follower.standing.account.account}, the terminal shows another account", account=read.account
+            )
+        if not read.connected:
+            raise Unavailable("the terminal is not connected to its trade server", account=read.account)
+        if read.read <= self._read:
+            return self.book
+        self._read = read.read
+        settle_ms = round(follower.gateway.facts.settle_s * 1000)
+        mode = follower.standing.mode
+        self.book = Book(mode=mode, positions=read.positions, began_ms=began_ms, settle_ms=settle_ms)
+        if mode is MarginMode.NETTING:
+            await self._level_net()
+        else:
+            await self._level_tickets()
+        return self.book
+
+    # Accounts where every position has its own ticket ------------------------------------------------------------------
+
+    async def _level_tickets(self) -> None:
+        follower = self._follower
+        living = [link for link in follower.links.values() if link.living]
+        owned = {leg.ticket: leg.tag for link in living for leg in link.legs if leg.living and leg.ticket}
+        findings: list[Finding] = []
+        missed = set()
+        for link in living:
+            folded, found = fold(link, self.book, owned)
+            self._settle(link, folded)
+            findings += found
+            missed |= {finding.leg.tag for finding in found if isinstance(finding, Missing)}
+        self._missing = {tag: seen for tag, seen in self._missing.items() if tag in missed}
+        for finding in findings:
+            link = follower.links[finding.link.name]
+            match finding:
+                case Missing():
+                    await self._missed(link, finding.leg)
+                case Absent():
+                    await self._absent(link, finding.leg, owned)
+        await self._strays(owned)
+        if any(leg.state is LegState.UNKNOWN or link.cut for link in living for leg in follower.links[link.name].legs):
+            follower.level_within(LOOK_AGAIN_S)
+
+    def _settle(self, before: Link, after: Link) -> None:
+        """Take over what a read has shown of a link, and leave a receipt for what came to its end."""
+        follower = self._follower
+        if after is before:
+            if before.living and not before.wanted_open:
+                follower.put(before)
+            return
+        for old, new in zip(before.legs, after.legs, strict=True):
+            cut = before.cut
+            if cut is not None and cut.tag == old.tag and after.cut is None and new.lots < cut.lots_before:
+                follower.note_cut(after, replace(old, lots=cut.lots_before), new.lots)
+            elif old.state is LegState.UNKNOWN and new.state is LegState.OPEN:
+                follower.note(after, "open", Verdict.ADOPTED, "found", lots=new.lots, ticket=new.ticket, tag=new.tag)
+            elif new.lots < old.lots and old.state is LegState.OPEN and cut is None:
+                follower.note(
+                    after, "reconcile", Verdict.CHANGED, "reduced_by_another_hand", lots=old.lots - new.lots, ticket=new.ticket
+                )
+        follower.put(after)
+
+    async def _missed(self, link: Link, leg: Leg) -> None:
+        """A leg's position is not there: gone if a deal says so, or if it stays away for longer than reads may lag."""
+        follower = self._follower
+        now = self.book.began_ms
+        first, count = self._missing.get(leg.tag, (now, 0))
+        self._missing[leg.tag] = (first, count + 1)
+        deals = await self._deals_of(leg.identifier or leg.ticket)
+        closed = _closing(deals)
+        if closed is None and not (count + 1 >= 2 and now - first >= self.book.settle_ms):
+            follower.level_within(max(LOOK_AGAIN_S, self.book.settle_ms / 1000 / 2))
+            return
+        self._missing.pop(leg.tag, None)
+        reason = closed.reason if closed is not None else None
+        gone = with_leg(link, replace(leg, state=LegState.CLOSED, lots=ZERO))
+        if gone.cut is not None and gone.cut.tag == leg.tag:
+            gone = replace(gone, cut=None)
+        follower.put(gone)
+        if not link.wanted_open:
+            follower.note_cut(gone, leg, ZERO)
+            return
+        code = f"closed_by_{reason.name.lower()}" if reason is not None else "closed_by_unknown"
+        price = closed.price if closed is not None else ZERO
+        policy = follower.relations[link.master].policy.copying
+        by_hand = reason is DealReason.CLIENT
+        verdict = Verdict.ALERT if by_hand and policy.manual_close is ManualClose.ALERT else Verdict.CLOSED
+        follower.note(gone, "reconcile", verdict, code, lots=leg.lots, ticket=leg.ticket, tag=leg.tag, price=price)
+        if by_hand and policy.manual_close is ManualClose.REOPEN:
+            follower.want_reopened(gone)
+
+    async def _absent(self, link: Link, leg: Leg, owned: dict[int, str]) -> None:
+        """An order of unknown outcome left no sign in time: adopt what can be only it, else never send it again."""
+        follower = self._follower
+        policy = follower.relations[link.master].policy.copying
+        rivals = sum(
+            1
+            for other in follower.links.values()
+            for each in other.legs
+            if each.state is LegState.UNKNOWN and other.symbol == link.symbol and each.side is leg.side
+        )
+        found = adopt(link, leg, self.book, owned, policy.magic, follower.standing.account.server_offset_s, rivals)
+        if found is not None:
+            self._settle(link, found)
+            return
+        deals = await self._tagged_deals(leg)
+        opened = [deal for deal in deals if deal.entry in (DealEntry.IN, DealEntry.INOUT)]
+        if opened:
+            filled = sum((deal.lots for deal in opened), ZERO)
+            state = LegState.OPEN if follower.standing.mode is not MarginMode.NETTING else LegState.CLOSED
+            known = replace(leg, state=state, filled=filled, lots=filled, identifier=opened[0].position_id, price=opened[0].price)
+            follower.put(with_leg(link, known))  # Not in the list, so the next read finds it missing and asks its deals.
+            follower.level_within(LOOK_AGAIN_S)
+            return
+        failed = with_leg(link, replace(leg, state=LegState.FAILED))
+        resend = policy.unknown is UnknownOrder.RESEND and follower.gateway.deals is not None
+        if resend and follower.gateway.facts.tags_survive and link.wanted_open:
+            legs = tuple(each for each in failed.legs if each.state is not LegState.FAILED)
+            again = replace(failed, legs=legs, anchor=link.anchor if legs else ZERO, state=LinkState.PENDING)
+            follower.note(again, "open", Verdict.CHANGED, "proven_absent", tag=leg.tag, lots=leg.asked)
+            follower.put(again)
+            return
+        follower.put(failed)
+        follower.note(
+            failed,
+            "open",
+            Verdict.ALERT,
+            "order_lost",
+            rule="copy.unknown",
+            tag=leg.tag,
+            lots=leg.asked,
+            message="nobody can say whether this order was executed and no sign of it was found; it is not sent again",
+        )
+
+    async def _strays(self, owned: dict[int, str]) -> None:
+        """Positions with a tag of ours that no living leg owns: believed again if their link is known, else closed."""
+        follower = self._follower
+        strays = [p for p in self.book.positions if p.ticket not in owned and p.tag]
+        self.foreign_positions = tuple(p for p in self.book.positions if p.ticket not in owned)
+        self._orphans = {p.ticket: self._orphans.get(p.ticket, self.book.began_ms) for p in strays}
+        for position in strays:
+            link = next((li for li in follower.links.values() if any(leg.tag == position.tag for leg in li.legs)), None)
+            if link is not None:
+                folded, _ = fold(link, self.book, owned)
+                if folded is not link:
+                    self._settle(link, folded)
+                continue
+            if self.book.began_ms - self._orphans[position.ticket] < self.book.settle_ms:
+                follower.level_within(self.book.settle_ms / 1000)
+                continue
+            await self._close_orphan(position)
+
+    async def _close_orphan(self, position: Position) -> None:
+        follower = self._follower
+        leg = Leg(
+            tag=position.tag, side=position.type, asked=position.lots, state=LegState.OPEN, filled=position.lots,
+            lots=position.lots, ticket=position.ticket, identifier=position.identifier, price=position.open_price,
+        )  # fmt: skip
+        master = next(iter(follower.relations))
+        link = follower.orphan_link(master, position, leg)
+        log.warning(
+            "%s: ticket %s carries our tag %s and nothing wants it: closing it", follower.name, position.ticket, position.tag
+        )
+        follower.put(link)
+        follower.note(link, "reconcile", Verdict.ALERT, "orphan", lots=position.lots, ticket=position.ticket, tag=position.tag)
+
+    # Deals ---------------------------------------------------------------------------------------------------------------
+
+    async def _deals_of(self, position_id: int) -> tuple[Deal, ...]:
+        history = self._follower.gateway.deals
+        if history is None or not position_id:
+            return ()
+        return await history.get_deals(datetime(2000, 1, 1, tzinfo=UTC), position_id)
+
+    async def _tagged_deals(self, leg: Leg) -> list[Deal]:
+        history = self._follower.gateway.deals
+        if history is None:
+            return []
+        offset = timedelta(seconds=self._follower.standing.account.server_offset_s or 0)
+        since = datetime.fromtimestamp(leg.sent_ms / 1000, UTC) + offset - DEALS_LOOK_BACK
+        return [deal for deal in await history.get_deals(since) if deal.tag == leg.tag]
+
+    # Netting accounts ------------------------------------------------------------------------------------------------------
+
+    async def _level_net(self) -> None:
+        follower = self._follower
+        living = [link for link in follower.links.values() if link.living and link.symbol]
+        for link in living:
+            folded, findings = fold_net(link, self.book)
+            if folded is not link:
+                self._settle_net(link, folded)
+            elif link.living and not link.wanted_open:
+                follower.put(link)
+            for finding in findings:
+                if isinstance(finding, Absent):
+                    await self._absent(follower.links[link.name], finding.leg, {})
+        symbols = sorted({link.symbol for link in living} | {p.symbol for p in self.book.positions})
+        for symbol in symbols:
+            await self._compare_net(symbol)
+        self.foreign_positions = tuple(self._foreign_position(p) for p in self.book.positions if self._foreign.get(p.symbol))
+        if any(
+            link.cut is not None or any(leg.state is LegState.UNKNOWN for leg in link.legs)
+            for link in follower.links.values()
+            if link.living
+        ):
+            follower.level_within(LOOK_AGAIN_S)
+
+    def _settle_net(self, before: Link, after: Link) -> None:
+        follower = self._follower
+        for old, new in zip(before.legs, after.legs, strict=True):
+            if old.state in (LegState.UNKNOWN, LegState.SENDING) and new.state is LegState.OPEN:
+                follower.note(after, "open", Verdict.ADOPTED, "found", lots=new.lots, tag=new.tag)
+            elif new.lots < old.lots:
+                follower.note_cut(after, old, new.lots)
+        follower.put(after)
+
+    async def _compare_net(self, symbol: str) -> None:
+        """What the symbol holds beyond our legs is another hand's; what it lacks of them another hand, or a stop, has closed."""
+        follower = self._follower
+        links = [link for link in follower.links.values() if link.symbol == symbol and link.living]
+        on_its_way = any(
+            link.cut is not None or any(leg.state in (LegState.UNKNOWN, LegState.SENDING) for leg in link.legs) for link in links
+        )
+        if on_its_way:
+            return
+        net, mine = self.book.net(symbol), ours(links, symbol)
+        foreign = net - mine
+        if foreign == self._foreign.get(symbol, ZERO):
+            self._odd_ms.pop(symbol, None)
+            return
+        odd_since = self._odd_ms.setdefault(symbol, self.book.began_ms)
+        settled = self.book.settled(max(self._traded_ms.get(symbol, 0), 0))
+        if not settled or (mine and self.book.began_ms - odd_since < self.book.settle_ms):
+            follower.level_within(max(LOOK_AGAIN_S, self.book.settle_ms / 1000 / 2))
+            return
+        self._odd_ms.pop(symbol, None)
+        if mine and foreign * mine < 0:
+            held = max(ZERO, net * (1 if mine > 0 else -1))
+            await self._taken_away(symbol, links, held, net)
+            foreign = net - ours([follower.links[link.name] for link in links], symbol)
+        if foreign:
+            self._foreign[symbol] = foreign
+            log.warning("%s: %s holds %s lots of another hand", follower.name, symbol, foreign)
+        else:
+            self._foreign.pop(symbol, None)
+
+    async def _taken_away(self, symbol: str, links: list[Link], held: Decimal, net: Decimal) -> None:
+        follower = self._follower
+        identifier = next((leg.identifier or leg.ticket for link in links for leg in link.legs if leg.ticket), 0)
+        closed = _closing(await self._deals_of(identifier)) if net == 0 else None
+        code = f"closed_by_{closed.reason.name.lower()}" if closed is not None else "reduced_by_another_hand"
+        for changed in shrink_legs(links, symbol, held):
+            before = follower.links[changed.name]
+            lots = before.lots - changed.lots
+            follower.put(changed)
+            follower.note(changed, "reconcile", Verdict.CLOSED if not changed.lots else Verdict.CHANGED, code, lots=lots)
+            by_hand = closed is not None and closed.reason is DealReason.CLIENT
+            if by_hand and follower.relations[changed.master].policy.copying.manual_close is ManualClose.REOPEN:
+                follower.want_reopened(changed)
+
+    def _foreign_position(self, position: Position) -> Position:
+        foreign = self._foreign[position.symbol]
+        return replace(position, lots=abs(foreign), type=Side.BUY if foreign > 0 else Side.SELL, stop_loss=ZERO)
+
+    def shared(self, link: Link, symbol: str, book: Book) -> str:
+        """Return why a netting symbol is not ours alone, in words; empty if it is."""
+        foreign = self._foreign.get(symbol, ZERO)
+        if foreign:
+            return f"{symbol} holds {abs(foreign)} lots of another hand, and a netting account has one position per symbol"
+        for other in self._follower.links.values():
+            if other.symbol == symbol and other.master != link.master and other.lots:
+                return f"{symbol} already holds a copy of {other.master}, and a netting account has one position per symbol"
+        return ""
+
+    def net_levels_with(self, link: Link) -> tuple[Decimal, Decimal]:
+        """Return the levels the symbol's position should have once this link's order is filled."""
+        sent = tuple(replace(leg, state=LegState.OPEN) if leg.state is LegState.SENDING else leg for leg in link.legs)
+        links = [*(li for li in self._follower.links.values() if li.name != link.name), replace(link, legs=sent)]
+        return net_levels(links, link.symbol, link.side)
+
+    async def set_net_levels(self, symbol: str) -> None:
+        """Bring the levels of a symbol's one position in line with those of our legs on its side."""
+        follower = self._follower
+        links = [link for link in follower.links.values() if link.symbol == symbol and link.living]
+        if self._foreign.get(symbol) or not ours(links, symbol) or any(link.cut is not None for link in links):
+            return
+        if self._traded_ms.get(symbol, 0) >= self.book.began_ms:
+            await self.level()
+        position = self.book.position_of(symbol)
+        if position is None:
+            return
+        wanted = net_levels([follower.links[link.name] for link in links], symbol, position.type)
+        if wanted == (position.stop_loss, position.take_profit):
+            return
+        try:
+            await follower.orders.set_levels(position.ticket, *wanted)
+        except NotDone as refusal:
+            follower.complain_levels(links[0].name, refusal)
+        else:
+            self.traded(symbol)
+            follower.note(links[0], "modify", Verdict.CHANGED, "levels_set", lots=position.lots, ticket=position.ticket)
+
+
+def _closing(deals: tuple[Deal, ...]) -> Deal | None:
+    """Return the last closing deal of a position whose deals say that all of it was closed."""
+    opened = sum((deal.lots for deal in deals if deal.entry in (DealEntry.IN, DealEntry.INOUT)), ZERO)
+    closed = [deal for deal in deals if deal.entry in (DealEntry.OUT, DealEntry.OUT_BY)]
+    return closed[-1] if closed and opened and sum((deal.lots for deal in closed), ZERO) >= opened else None

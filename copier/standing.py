@@ -1,0 +1,306 @@
+"""Where a follower stands: its account, its prices, its loss limits, and what it may do just now."""
+
+import logging
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+
+import msgspec
+
+from copier import wire
+from copier.clock import Clock
+from copier.errors import GatewayError, Unavailable
+from copier.facts import Exposure, LossRoom
+from copier.gateway import Gateway
+from copier.ledger import FactKept, Remembered
+from copier.limits import LimitState, Money, Observation, active, observe, room
+from copier.link import LegState, Link
+from copier.model import (
+    ZERO,
+    Account,
+    CalcMode,
+    DealType,
+    MarginMode,
+    MasterFacts,
+    Position,
+    Quote,
+    Record,
+    SymbolSpec,
+)
+from copier.policy import LossAction, LossLimit, Mode, RiskPolicy
+from copier.settings import FollowerSettings
+from copier.symbols import commission_per_lot
+
+log = logging.getLogger(__name__)
+
+ACCOUNT_AGE_MS = 1_000
+"""An account read no longer ago than this need not be read again before an order."""
+_STRICTER = {Mode.LIVE: 0, Mode.SHADOW: 0, Mode.CLOSE_ONLY: 1, Mode.FROZEN: 2}
+
+
+class Deposits(Record, frozen=True, kw_only=True):
+    """Money paid in less money paid out since the first look, and how far the account's deals were read for it."""
+
+    total: Decimal = ZERO
+    last_ticket: int = 0
+    since: datetime
+
+
+class Standing:
+    """What plans and limits look at, read again when it is old."""
+
+    def __init__(self, name: str, settings: FollowerSettings, gateway: Gateway, clock: Clock, remembered: Remembered) -> None:
+        self.account: Account
+        self.account_ms = 0
+        self.catalogue: dict[str, SymbolSpec] | None = None
+        self._name = name
+        self._settings = settings
+        self._gateway = gateway
+        self._clock = clock
+        self._quotes: dict[str, Quote] = {}
+        self._controls: Mapping[str, str] = {}
+        own = {key: body for (who, key), body in remembered.facts.items() if who == name}
+        self._residues = {key: wire.decode(body, Decimal) for key, body in own.items() if key.startswith("residue:")}
+        self._limits = {key: wire.decode(body, LimitState) for key, body in own.items() if key.startswith("limit:")}
+        self._deposits = wire.decode(own["deposits"], Deposits) if "deposits" in own else None
+
+    async def begin(self) -> None:
+        """Read the account and the broker's symbols; refuse an account that cannot trade. Raise `Unavailable`."""
+        account = await self._gateway.get_account()
+        if not account.connected:
+            raise Unavailable("the terminal is not connected to its trade server", account=account.account)
+        if not account.trade_allowed:
+            raise Unavailable(f"this account cannot trade: {account.trade_blocker}", account=account.account)
+        known = getattr(self, "account", None)
+        if known is not None and known.account != account.account:
+            raise Unavailable(f"expected {known.account}, the terminal shows another account", account=account.account)
+        self.account, self.account_ms = account, self._clock.now_ms()
+        if self._gateway.symbols is not None and self.catalogue is None:
+            self.catalogue = {spec.symbol: spec for spec in await self._gateway.symbols.get_symbols()}
+
+    @property
+    def mode(self) -> MarginMode:
+        """How the account keeps positions."""
+        return self.account.margin_mode
+
+    async def refresh_account(self, age_max_ms: int = ACCOUNT_AGE_MS) -> Account:
+        """Return the account, read again if it is older than this. Raise `Unavailable`, also for another account's answer."""
+        if self._clock.now_ms() - self.account_ms > age_max_ms:
+            account = await self._gateway.get_account()
+            if account.account != self.account.account:
+                raise Unavailable(f"expected {self.account.account}, the terminal shows another account", account=account.account)
+            self.account, self.account_ms = account, self._clock.now_ms()
+        return self.account
+
+    async def quote(self, symbol: str) -> Quote:
+        """Return the price now, and remember the symbol's rules."""
+        quote = await self._gateway.get_quote(symbol)
+        if quote.account != self.account.account:
+            raise Unavailable(f"expected {self.account.account}, the terminal shows another account", account=quote.account)
+        self._quotes[symbol] = quote
+        return quote
+
+    def spec(self, symbol: str) -> SymbolSpec | None:
+        """Return a symbol's rules as last read, None if never."""
+        quote = self._quotes.get(symbol)
+        return quote.spec if quote is not None else (self.catalogue or {}).get(symbol)
+
+    async def rate(self, master: MasterFacts | None) -> Decimal | None:
+        """Return what one unit of the follower's currency is worth in the master's, None where no price tells."""
+        if master is None:
+            return None
+        ours, theirs = self.account.currency, master.currency
+        if ours == theirs:
+            return Decimal(1)
+        for symbol, inverse in self._pairs(ours, theirs):
+            try:
+                quote = await self.quote(symbol)
+            except GatewayError:
+                continue
+            middle = (quote.bid + quote.ask) / 2
+            return 1 / middle if inverse else middle
+        return None
+
+    def _pairs(self, ours: str, theirs: str) -> list[tuple[str, bool]]:
+        if self.catalogue is None:
+            return [(ours + theirs, False), (theirs + ours, True)]
+        forex = [spec for spec in self.catalogue.values() if spec.calc_mode is CalcMode.FOREX]
+        straight = [(s.symbol, False) for s in forex if (s.currency_base, s.currency_profit) == (ours, theirs)]
+        return straight + [(s.symbol, True) for s in forex if (s.currency_base, s.currency_profit) == (theirs, ours)]
+
+    # Rounding residues -------------------------------------------------------------------------------------------------
+
+    def residue(self, master: str, symbol: str) -> Decimal:
+        """Return what rounding has cut off earlier opens of a relation and symbol."""
+        return self._residues.get(f"residue:{master}:{symbol}", ZERO)
+
+    def keep_residue(self, master: str, symbol: str, residue: Decimal) -> FactKept | None:
+        """Remember a residue; return the entry to journal, None where it has not changed."""
+        name = f"residue:{master}:{symbol}"
+        if self._residues.get(name, ZERO) == residue:
+            return None
+        self._residues[name] = residue
+        return FactKept(follower=self._name, name=name, body=msgspec.Raw(wire.encode(residue)))
+
+    # What is open --------------------------------------------------------------------------------------------------------
+
+    def exposures(self, links: Iterable[Link], foreign: Iterable[Position]) -> tuple[Exposure, ...]:
+        """Return all that is open or on its way: our legs by belief, other hands' positions by the last read."""
+        found = []
+        for link in links:
+            for leg in link.legs:
+                if leg.living:
+                    sending = leg.state is not LegState.OPEN
+                    lots = leg.asked if sending else leg.lots
+                    found.append(self._exposure(link, lots, leg.price, leg.stop_loss, sending=sending))
+        for position in foreign:
+            found.append(
+                Exposure(
+                    symbol=position.symbol,
+                    side=position.type,
+                    lots=position.lots,
+                    price=position.open_price,
+                    current=position.current_price,
+                    stop=position.stop_loss,
+                    swap=position.swap,
+                    spec=self.spec(position.symbol),
+                )
+            )
+        return tuple(found)
+
+    def _exposure(self, link: Link, lots: Decimal, price: Decimal, stop: Decimal, *, sending: bool) -> Exposure:
+        quote = self._quotes.get(link.symbol)
+        now = quote.price_to_close(link.side) if quote is not None else price
+        policy = next(copy for copy in self._settings.copies if copy.master == link.master)
+        return Exposure(
+            symbol=link.symbol,
+            side=link.side,
+            lots=lots,
+            price=price or now,
+            current=now,
+            stop=stop or link.stop_loss,
+            commission=commission_per_lot(link.symbol, policy.symbols) * lots,
+            spec=self.spec(link.symbol),
+            relation=link.master,
+            sending=sending,
+        )
+
+    # Limits ------------------------------------------------------------------------------------------------------------
+
+    def _scopes(self) -> list[tuple[str, RiskPolicy]]:
+        return [("", self._settings.risk), *((copy.master, copy.risk) for copy in self._settings.copies)]
+
+    def losses(self, scope: str) -> tuple[LossRoom, ...]:
+        """Return what each loss limit of a relation ("" is the whole follower) leaves as of the last look."""
+        policy = dict(self._scopes())[scope]
+        states = [(limit, self._limits.get(_limit_key(scope, limit))) for limit in policy.losses]
+        return tuple(room(limit, state) for limit, state in states if state is not None)
+
+    @property
+    def has_limits(self) -> bool:
+        """Whether any loss limit is set at all."""
+        return any(policy.losses for _, policy in self._scopes())
+
+    async def observe_limits(self) -> list[tuple[str, LossLimit, Observation]]:
+        """Read the account and judge every loss limit; return those whose state has news. Raise `Unavailable`."""
+        account = await self.refresh_account(0)
+        money = Money(
+            balance=account.balance,
+            equity=account.equity,
+            credit=account.credit,
+            deposits=await self._paid_in(),
+            now_ms=self._clock.now_ms(),
+        )
+        news = []
+        for scope, policy in self._scopes():
+            for limit in policy.losses:
+                key = _limit_key(scope, limit)
+                seen = observe(limit, self._limits.get(key), money)
+                self._limits[key] = seen.state
+                if seen.code:
+                    news.append((scope, limit, seen))
+        return news
+
+    def limit_facts(self) -> list[FactKept]:
+        """Return every limit's state, and the deposits they rest on, as entries to journal."""
+        kept = {key: wire.encode(state) for key, state in self._limits.items()}
+        if self._deposits is not None:
+            kept["deposits"] = wire.encode(self._deposits)
+        return [FactKept(follower=self._name, name=key, body=msgspec.Raw(body)) for key, body in sorted(kept.items())]
+
+    async def _paid_in(self) -> Decimal:
+        if self._gateway.deals is None:
+            return ZERO
+        if self._deposits is None:
+            offset = timedelta(seconds=self.account.server_offset_s or 0)
+            start = datetime.fromtimestamp(self._clock.now_ms() / 1000, UTC) + offset
+            before = await self._gateway.deals.get_deals(start - timedelta(days=1))
+            self._deposits = Deposits(since=start - timedelta(days=1), last_ticket=max((d.ticket for d in before), default=0))
+        deals = await self._gateway.deals.get_deals(self._deposits.since)
+        fresh = [deal for deal in deals if deal.ticket > self._deposits.last_ticket]
+        if fresh:
+            paid = sum((d.profit for d in fresh if d.type in (DealType.BALANCE, DealType.CREDIT)), ZERO)
+            self._deposits = Deposits(
+                total=self._deposits.total + paid,
+                last_ticket=max(deal.ticket for deal in fresh),
+                since=max(self._deposits.since, fresh[-1].time - timedelta(days=1)),
+            )
+        return self._deposits.total
+
+    # What is allowed -----------------------------------------------------------------------------------------------------
+
+    def set_controls(self, controls: Mapping[str, str]) -> bool:
+        """Take what people have set (by scope: `*`, follower, follower/master); return whether it is news to this follower."""
+        scopes = {"*", self._name, *(f"{self._name}/{copy.master}" for copy in self._settings.copies)}
+        scopes |= {f"group:{group}" for group in self._settings.groups}
+        mine = {scope: control for scope, control in controls.items() if scope in scopes}
+        changed = mine != self._controls
+        self._controls = mine
+        return changed
+
+    @property
+    def frozen(self) -> bool:
+        """Whether nothing at all may be done on this account."""
+        return any(control == "frozen" and "/" not in scope for scope, control in self._controls.items())
+
+    def relation_frozen(self, master: str) -> bool:
+        """Whether nothing may be done for one master."""
+        return self._controls.get(f"{self._name}/{master}") == "frozen"
+
+    def flatten_asked(self, master: str) -> bool:
+        """Whether a person or a limit wants everything of this master closed."""
+        asked = any(
+            control == "flatten" and ("/" not in scope or scope == f"{self._name}/{master}")
+            for scope, control in self._controls.items()
+        )
+        return asked or any(action is LossAction.CLOSE_ALL for _, action in self._fired(master))
+
+    def mode_of(self, master: str) -> tuple[Mode, str]:
+        """Return what a relation may do, and who or what took the rest away."""
+        policy = next(copy for copy in self._settings.copies if copy.master == master)
+        allowed = [(policy.mode, "")]
+        for scope, control in self._controls.items():
+            if "/" in scope and scope != f"{self._name}/{master}":
+                continue
+            if control in ("close_only", "flatten"):
+                allowed.append((Mode.CLOSE_ONLY, f"set to {control} for {scope}"))
+            elif control == "frozen":
+                allowed.append((Mode.FROZEN, f"set to frozen for {scope}"))
+        allowed += [(Mode.CLOSE_ONLY, f"loss limit {limit.name} has fired") for limit, _ in self._fired(master)]
+        return max(allowed, key=lambda each: _STRICTER[each[0]])
+
+    def _fired(self, master: str) -> list[tuple[LossLimit, LossAction]]:
+        """Return the limits that have fired and bear on this relation: a close-only one holds for the whole follower."""
+        fired = []
+        for scope, policy in self._scopes():
+            for limit in policy.losses:
+                action = active(limit, self._limits.get(_limit_key(scope, limit)))
+                if action is None:
+                    continue
+                if scope in ("", master) or action is not LossAction.STOP_OPENS:
+                    fired.append((limit, action))
+        return fired
+
+
+def _limit_key(scope: str, limit: LossLimit) -> str:
+    return f"limit:{scope}:{limit.name}"
