@@ -99,7 +99,7 @@ class Money(Record, frozen=True, kw_only=True):
     def profit(self, side: Side, lots: Decimal, open_price: Decimal, close_price: Decimal, coin: Decimal) -> Decimal:
         """Return the profit as the terminal shows it: in whole coins, halves away from zero."""
         raw = (close_price - open_price) * side.sign * lots * self.per_unit(close_price)
-        return (raw / coin).quantize(Decimal(1), rounding=ROUND_HALF_UP) * coin
+        return (raw / coin).to_integral_value(rounding=ROUND_HALF_UP) * coin
 
 
 def infer_specs(export: Export, overrides: Mapping[str, Mapping[str, Any]] | None = None) -> dict[str, InferredSpec]:
@@ -122,29 +122,14 @@ def infer_specs(export: Export, overrides: Mapping[str, Mapping[str, Any]] | Non
 
 def _infer(symbol: str, rows: Sequence[ExportPosition], lots: set[Decimal], coin: Decimal, currency: str) -> InferredSpec:
     notes: list[str] = []
-    prices = [price for row in rows for price in (row.open_price, row.close_price)]
-    digits = max(_decimals(price) for price in prices)
-    point = Decimal(1).scaleb(-digits)
+    money, confidence = _money(rows, coin, notes)
+    prices = {price for row in rows for price in (row.open_price, row.close_price)}
+    point = Decimal(1).scaleb(-max(_decimals(price) for price in prices))
     tick_size = _tick_size(prices, point, notes)
-    fit = learn_money(rows, coin)
-    moved = sum(1 for row in rows if row.close_price != row.open_price)
-    if moved and fit.reproduced < _EXPLAINED_MIN * len(rows):
-        notes.append(
-            f"profits follow no single money per price unit (the best explains {fit.reproduced} of {len(rows)}), as where a "
-            "symbol is quoted in a third currency; the median is used"
-        )
-        fit = _unexplained(rows, coin)
-    confidence = _confidence(fit, len(rows), moved)
-    if not moved:
-        notes.append("no position closed at another price than it opened at: 1 per lot and price unit is assumed")
-    elif confidence is Confidence.LIKELY:
-        notes.append(f"{moved} positions leave room: money per price unit is between {_plain(fit.low)} and {_plain(fit.high)}")
     last = max(rows, key=lambda row: (row.close_time, row.row)).close_price
-    per_unit = fit.per_unit(last)
-    if fit.valuation is Valuation.INVERSE:
+    if money.valuation is Valuation.INVERSE:
         notes.append(f"the tick's value moves with the price; given for {_plain(last)}, the last close")
-    if fit.valuation is Valuation.UNKNOWN:
-        notes.append("the contract size cannot be told from the profits; the money per price unit stands in for it")
+    tick_value = _trim(Decimal(f"{money.per_unit(last) * tick_size:.12g}"))
     step = _step(lots)
     notes.append(
         f"volumes from {_plain(min(lots))} in steps of {_plain(step)} are what was traded ({len(lots)} different); the broker "
@@ -154,39 +139,55 @@ def _infer(symbol: str, rows: Sequence[ExportPosition], lots: set[Decimal], coin
     forex = symbol[:3] in _CURRENCIES and symbol[3:6] in _CURRENCIES
     spec = SymbolSpec(
         symbol=symbol,
-        digits=digits,
+        digits=_decimals(point),
         point=point,
         tick_size=tick_size,
-        tick_value=_trim(per_unit * tick_size),
-        tick_value_loss=_trim(per_unit * tick_size),
-        contract_size=fit.value,
+        tick_value=tick_value,
+        tick_value_loss=tick_value,
+        contract_size=money.value,
         volume_min=min(lots),
         volume_step=step,
         volume_max=max(LOTS_MAX_ASSUMED, max(lots)),
         calc_mode=CalcMode.FOREX if forex else CalcMode.CFD,
         currency_base=symbol[:3] if forex else "",
-        currency_profit=symbol[3:6] if forex else currency if fit.valuation is Valuation.CONSTANT else "",
+        currency_profit=symbol[3:6] if forex else currency if money.valuation is Valuation.CONSTANT else "",
         currency_margin=symbol[:3] if forex else currency,
     )
     return InferredSpec(
         symbol=symbol,
         spec=spec,
-        valuation=fit.valuation,
-        value=fit.value,
-        value_low=fit.low,
-        value_high=fit.high,
+        valuation=money.valuation,
+        value=money.value,
+        value_low=money.low,
+        value_high=money.high,
         positions=len(rows),
-        reproduced=fit.reproduced,
+        reproduced=money.reproduced,
         confidence=confidence,
         notes=tuple(notes),
     )
 
 
-def _confidence(fit: Money, positions: int, moved: int) -> Confidence:
-    if not moved or fit.valuation is Valuation.UNKNOWN:
-        return Confidence.GUESSED
-    tight = fit.high - fit.low <= _TIGHT * fit.value
-    return Confidence.MEASURED if tight and fit.reproduced == positions else Confidence.LIKELY
+def _money(rows: Sequence[ExportPosition], coin: Decimal, notes: list[str]) -> tuple[Money, Confidence]:
+    """Return the money per price unit and how sure it is; say in `notes` why it is not surer."""
+    money = learn_money(rows, coin)
+    moved = sum(1 for row in rows if row.close_price != row.open_price)
+    if not moved:
+        notes.append("no position closed at another price than it opened at: 1 per lot and price unit is assumed")
+        return money, Confidence.GUESSED
+    if money.reproduced < _EXPLAINED_MIN * len(rows):
+        notes.append(
+            f"profits follow no single money per price unit (the best explains {money.reproduced} of {len(rows)}), as where a "
+            "symbol is quoted in a third currency; the median is used, and stands in for the contract size"
+        )
+        return _unexplained(rows, coin), Confidence.GUESSED
+    loose = money.high - money.low > _TIGHT * money.value
+    if loose:
+        notes.append(
+            f"{moved} positions leave room: money per price unit is between {_plain(money.low)} and {_plain(money.high)}"
+        )
+    if money.reproduced < len(rows):
+        notes.append(f"{len(rows) - money.reproduced} profits differ from what this value gives")
+    return money, Confidence.LIKELY if loose or money.reproduced < len(rows) else Confidence.MEASURED
 
 
 def value_overlap(samples: Iterable[tuple[Decimal, Decimal]], coin: Decimal) -> tuple[Decimal, Decimal] | None:
@@ -212,7 +213,7 @@ def simplest_between(low: Decimal, high: Decimal) -> Decimal:
     """Return the number with fewest digits from `low` to `high`: brokers' contracts are round."""
     for digits in range(1, 29):
         exponent = high.adjusted() - digits + 1
-        candidate = (low.scaleb(-exponent)).quantize(Decimal(1), rounding=ROUND_CEILING).scaleb(exponent)
+        candidate = low.scaleb(-exponent).to_integral_value(rounding=ROUND_CEILING).scaleb(exponent)
         if 0 < candidate <= high:
             return _trim(candidate)
     return high
@@ -310,8 +311,7 @@ def smallest_coin(profits: Iterable[Decimal]) -> Decimal:
     return Decimal(1).scaleb(-2 if decimals == 1 else -decimals)
 
 
-def _tick_size(prices: Sequence[Decimal], point: Decimal, notes: list[str]) -> Decimal:
-    different = sorted(set(prices))
+def _tick_size(different: set[Decimal], point: Decimal, notes: list[str]) -> Decimal:
     step = reduce(gcd, (int(price / point) for price in different))
     if step > 1 and len(different) >= _TICK_PRICES_MIN:
         return point * step
@@ -332,9 +332,7 @@ def _decimals(number: Decimal) -> int:
 
 def _trim(number: Decimal) -> Decimal:
     """Drop trailing zeros without falling into 1E+5."""
-    normal = number.normalize()
-    exponent = normal.as_tuple().exponent
-    return normal.quantize(Decimal(1)) if isinstance(exponent, int) and exponent > 0 else normal
+    return Decimal(f"{number.normalize():f}")
 
 
 def _plain(number: Decimal) -> str:

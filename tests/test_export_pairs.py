@@ -170,7 +170,9 @@ def test_rebuilding_keeps_every_deals_money_and_volume(data: st.DataObject) -> N
             number,
             data.draw(st.sampled_from(list(Side))),
             entry := data.draw(entries),
-            str(data.draw(st.integers(95, 105))),
+            data.draw(
+                st.sampled_from(["95", "99", "100", "100.5", "104", "0", "-1", "99999999999999999999999999", "0.000000000001"])
+            ),
             lots=data.draw(lots),
             profit="0" if entry is DealEntry.IN else str(data.draw(st.integers(-500, 500)) / Decimal(100)),
         )

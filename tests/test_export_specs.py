@@ -179,6 +179,22 @@ def test_the_simplest_number_lies_in_its_interval(low: Decimal, width: Decimal) 
     assert len(simplest.normalize().as_tuple().digits) <= len(low.normalize().as_tuple().digits)
 
 
+EXTREME = st.sampled_from(["0.000000000001", "0.01", "1", "-3", "0", "99999999999999999999999999", "12345.678901234"]).map(
+    Decimal
+)
+
+
+@given(st.lists(st.tuples(EXTREME, EXTREME, EXTREME, EXTREME.map(abs).filter(bool)), min_size=1, max_size=6))
+def test_whatever_numbers_a_file_holds_rules_or_guesses_come_out(rows: list[tuple[Decimal, Decimal, Decimal, Decimal]]) -> None:
+    positions = [closed(n, "X", (str(a), str(b)), profit, lots=str(lots)) for n, (a, b, profit, lots) in enumerate(rows, 1)]
+    inferred = infer_one(*positions)
+    assert inferred.spec.volume_min > 0
+    assert inferred.spec.tick_size > 0
+    assert inferred.value > 0
+    assert inferred.reproduced <= inferred.positions
+    assert str(inferred)
+
+
 def test_a_value_at_the_end_of_its_interval_is_not_taken_where_it_would_round_away() -> None:
     inferred = infer_one(closed(1, "X", ("10.0000", "10.0025"), Decimal("0.02")))
     assert (inferred.value_low, inferred.value_high, inferred.reproduced) == (6, 10, 1)

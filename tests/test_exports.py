@@ -2,6 +2,7 @@
 
 import io
 import os
+import sys
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -350,6 +351,12 @@ def test_an_xlsx_statement_gives_what_the_html_statement_gives() -> None:
     assert (len(export.orders), len(export.deals), len(export.balances), export.problems) == (1, 1, 1, ())
     assert export.account is not None
     assert export.account.currency == "USD"
+
+
+def test_without_openpyxl_an_xlsx_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "openpyxl", None)
+    with pytest.raises(ExportError, match=r"pip install 'mt-copier\[reports\]'"):
+        parse_export(XLSX)
 
 
 def test_a_row_after_the_last_section_that_looks_like_data_is_a_problem() -> None:

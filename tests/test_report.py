@@ -1,6 +1,7 @@
 """A report is one self-contained page and plain files, the same bytes for the same numbers."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -185,7 +186,7 @@ def test_the_same_numbers_give_the_same_page_in_another_process(html: str, tmp_p
         capture_output=True,
         check=True,
         cwd=Path(__file__).parents[1],
-        env={"PATH": "", "PYTHONHASHSEED": "7", "TZ": "Asia/Tokyo", "MPLCONFIGDIR": str(tmp_path)},
+        env={**os.environ, "PYTHONHASHSEED": "7", "TZ": "Asia/Tokyo", "MPLCONFIGDIR": str(tmp_path)},
     )
     assert again.stdout == html.encode()
 
