@@ -496,3 +496,47 @@ def test_what_a_mode_needs_and_does_not_have_is_a_refusal(
     mode: str, settings: dict[str, Any], changes: dict[str, Any], code: str
 ) -> None:
     assert refused(mode, facts(**changes), **settings).code == code
+
+
+def test_exactly_the_minimum_is_enough() -> None:
+    answer = sized(size(policy("multiplier"), facts(master_lots=D("0.01"))))
+    assert (answer.total, answer.notes, answer.residue) == (D("0.01"), (), D(0))
+
+
+def test_a_plain_trade_has_nothing_to_note_and_nothing_to_carry() -> None:
+    answer = sized(size(policy("multiplier"), facts(master_lots=D("0.126"))))
+    assert (answer.notes, answer.residue) == ((), D(0))
+    clamped = sized(size(policy("multiplier", rounding="carry"), facts(master_lots=D("60.006"))))
+    assert (clamped.total, clamped.residue) == (D(50), D(0))
+
+
+def test_bounds_may_be_reached() -> None:
+    assert lots("multiplier", facts(master_lots=D("0.005")), below_min="minimum", inflation_max=2) == D("0.01")
+    assert lots("multiplier", lots_min=2, inflation_max=2) == 2
+    assert lots("balance", facts(account_age_ms=30_000)) == D("0.5")
+    one_lot_least = facts(master_lots=D("0.8"), spec=spec(volume_min=D(1)))
+    assert lots("multiplier", one_lot_least, below_min="minimum", lots_max=1) == 1
+
+
+def test_every_mode_takes_its_own_factor() -> None:
+    assert lots("notional", multiplier="0.2") == D("0.2")
+    assert lots("risk_percent", facts(stop=D("1.09900")), percent=2) == 2
+
+
+def test_a_stop_of_a_sell_lies_above_it() -> None:
+    assert refused("risk_cash", facts(side=Side.SELL, stop=D("1.09")), cash=100).code == "stop_passed"
+
+
+@pytest.mark.parametrize(
+    ("mode", "changes", "code"),
+    [
+        ("balance", {"master": master(balance=D(0))}, "no_capital"),
+        ("signals", {"master": master(balance=D(0))}, "no_capital"),
+        ("signals", {"master": master(leverage=0)}, "no_capital"),
+        ("signals", {"account": account(balance=D(0))}, "no_capital"),
+        ("multiplier", {"master_spec": spec(contract_size=D(0))}, "master_spec_missing"),
+        ("notional", {"master_spec": spec(contract_size=D(0))}, "master_spec_missing"),
+    ],
+)
+def test_nothing_is_divided_by_or_multiplied_with_zero(mode: str, changes: dict[str, Any], code: str) -> None:
+    assert refused(mode, facts(**changes)).code == code

@@ -222,3 +222,11 @@ def test_what_is_set_is_always_on_the_tick_and_where_the_broker_takes_it(
     least = max(level * D("0.00001"), D(tick))
     assert (price - levels.stop) * side.sign >= least
     assert (levels.target - price) * side.sign >= least
+
+
+def test_a_target_at_the_fill_itself_is_passed() -> None:
+    assert refused(facts(master="1.10020", stop="0", target="1.10020")).code == "target_passed"
+
+
+def test_without_a_tick_size_the_point_is_the_tick() -> None:
+    assert opened(facts(at=quote(tick_size=D(0)))) == (D("1.09000"), D("1.12000"))
