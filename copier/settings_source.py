@@ -21,6 +21,8 @@ SIZE_MAX = 4 * 1024 * 1024
 NODES_MAX = 500_000
 """Most values after every alias is written out."""
 DEPTH_MAX = 32
+MAGNITUDE_MAX = 20
+"""Most digits of a number before the point, or zeros after it."""
 SECRET_SIZE_MAX = 4096
 PREFIX = "MT_COPIER__"
 """Environment variables with this prefix are settings: MT_COPIER__ACCOUNTS__ALICE__PASSWORD."""
@@ -34,7 +36,8 @@ _TAGS = {
 _NULL = re.compile(r"~|null|Null|NULL|")
 _BOOL = re.compile(r"true|True|TRUE|false|False|FALSE")
 _INT = re.compile(r"[-+]?(0|[1-9][0-9]*)")
-_FLOAT = re.compile(r"[-+]?(\.[0-9]+|(0|[1-9][0-9]*)(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
+_FLOAT = re.compile(r"[-+]?(\.[0-9]+|(0|[1-9][0-9]*)(\.[0-9]*)?)([eE][-+]?[0-9]{1,6})?")
+_ANY_NUMBER = re.compile(r"[-+]?[0-9.]+([eE][-+]?[0-9]+)?")
 
 
 class Problem(msgspec.Struct, frozen=True):
@@ -60,6 +63,10 @@ class Source(msgspec.Struct, kw_only=True):
     """Settings whose variables are taken as they are, though they begin with a bracket."""
     secrets: list[str] = []
     """Every secret that was come across, so that no message shows it."""
+
+    def __repr__(self) -> str:
+        """Name the file only: tree and environment may hold secrets, and a traceback may show this."""
+        return f"Source({self.name!r})"
 
 
 class FromEnvironment(str):
@@ -143,6 +150,7 @@ def _fill(source: Source, data: bytes) -> Source:
     elif root is not None and not _is_bomb(root, source):
         source.tree = _mapping(root, (), source)
     _overlay(source)
+    _check_numbers(source.tree, (), source)
     return source
 
 
@@ -218,11 +226,27 @@ def _plain(text: str) -> object:
         return None
     if _BOOL.fullmatch(text):
         return text.lower() == "true"
-    if _INT.fullmatch(text) and len(text) < 400:
+    if _INT.fullmatch(text) and len(text) < 100:
         return int(text)
-    if _FLOAT.fullmatch(text) and len(text) < 400:
+    if _FLOAT.fullmatch(text) and len(text) < 100:
         return Decimal(text)
     return text
+
+
+def _check_numbers(value: object, path: PathOf, source: Source) -> None:
+    """Find numbers with which no arithmetic can be done: 1e999999999 is short to write and long to add."""
+    match value:
+        case dict():
+            for key, child in value.items():
+                _check_numbers(child, (*path, key), source)
+        case list():
+            for index, child in enumerate(value):
+                _check_numbers(child, (*path, index), source)
+        case bool() | None:
+            pass
+        case _ if path[-1] not in source.secret_names and _ANY_NUMBER.fullmatch(text := str(value)):
+            if abs(Decimal(text).adjusted()) > MAGNITUDE_MAX if _FLOAT.fullmatch(text) else "e" in text.lower():
+                source.problems.append(Problem(path, "a number with more digits than any account needs"))
 
 
 def _mapping(node: MappingNode, path: PathOf, source: Source) -> dict[str, Any]:
@@ -258,35 +282,38 @@ def _mapping(node: MappingNode, path: PathOf, source: Source) -> dict[str, Any]:
 def _overlay(source: Source) -> None:
     """Lay the environment's settings over the file's; a longer name goes deeper, so it comes later."""
     for name in sorted(name for name in source.env if name.upper().startswith(PREFIX)):
-        steps = name[len(PREFIX) :].split("__")
-        if not all(steps):
-            source.problems.append(Problem((), f"the environment variable {name} has an empty name between its __"))
-            continue
-        node: Any = source.tree
-        path: tuple[str, ...] = ()
-        for step in steps[:-1]:
-            key = _key(node, step)
-            path = (*path, key)
-            if node.get(key) is None:
-                node[key] = {}
-            node = node[key]
-            if not isinstance(node, dict):
-                what = "a list, which is replaced as a whole" if isinstance(node, list) else "a single value"
-                source.problems.append(Problem(path, f"the environment variable {name} goes deeper, but there is {what}"))
-                break
-        else:
-            key = _key(node, steps[-1])
-            node[key] = _environment_value(source.env[name], (*path, key), name, source)
-            source.places[*path, key] = name
+        try:
+            _overlay_one(name, source)
+        except ValueError as error:
+            source.problems.append(Problem((), f"the environment variable {name} {error}"))
+
+
+def _overlay_one(name: str, source: Source) -> None:
+    steps = name[len(PREFIX) :].split("__")
+    if not all(steps):
+        raise ValueError("has an empty name between its __")
+    node: Any = source.tree
+    path: tuple[str, ...] = ()
+    for step in steps[:-1]:
+        key = _key(node, step)
+        path = (*path, key)
+        if node.get(key) is None:
+            node[key] = {}
+        node = node[key]
+        if not isinstance(node, dict):
+            what = "a list, which is replaced as a whole" if isinstance(node, list) else "a single value"
+            raise ValueError(f"goes deeper, but {'.'.join(path)} is {what}")
+    key = _key(node, steps[-1])
+    node[key] = _environment_value(source.env[name], (*path, key), name, source)
+    source.places[*path, key] = name
 
 
 def _key(node: dict[str, Any], step: str) -> str:
     """Return the key that a variable's step means: written in any case, with _ for what a shell cannot write."""
-    wanted = step.casefold()
-    for key in node:
-        if re.sub(r"[^0-9a-z]", "_", key.casefold()) == wanted:
-            return key
-    return step.lower()
+    meant = [key for key in node if re.sub(r"[^0-9a-z]", "_", key.casefold()) == step.casefold()]
+    if len(meant) > 1:
+        raise ValueError(f"may mean {' or '.join(meant)}")
+    return meant[0] if meant else step.lower()
 
 
 def _environment_value(text: str, path: PathOf, name: str, source: Source) -> object:

@@ -152,6 +152,13 @@ def test_a_variable_that_leads_nowhere_is_a_mistake(name: str, expected: str) ->
     assert any(expected in problem for problem in problems(SMALL, {name: "live"}))
 
 
+def test_a_variable_that_could_mean_two_accounts_is_a_mistake() -> None:
+    text = "accounts: {a-b: {kind: paper, login: 1}, A_B: {kind: paper, login: 2}}"
+    assert problems(text, {"MT_COPIER__ACCOUNTS__A_B__LEVERAGE": "500"}) == [
+        "the environment variable MT_COPIER__ACCOUNTS__A_B__LEVERAGE may mean a-b or A_B"
+    ]
+
+
 # Mistakes --------------------------------------------------------------------------------------------------------------
 
 MISTAKES = [
@@ -271,6 +278,13 @@ def test_absurdly_deep_nesting_is_refused_too() -> None:
     assert problems("a: " + "[" * 100_000)
 
 
+@pytest.mark.parametrize("number", ["1e999999999", '"1e999999999"', "1e-999999999", "9" * 90, "0e99999999999999999999"])
+def test_a_number_that_no_arithmetic_survives_is_refused(number: str) -> None:
+    assert any("more digits than any account needs" in problem for problem in problems(SMALL.replace("0.29", number)))
+    env = {"MT_COPIER__SCHEDULE__RECONCILE_S": number.strip('"')}
+    assert any("more digits than any account needs" in problem for problem in problems("", env))
+
+
 def test_a_huge_file_is_refused_unread() -> None:
     assert "larger than 4 MiB" in problems("#" + "x" * SIZE_MAX)[0]
 
@@ -292,6 +306,23 @@ def test_what_is_not_a_mapping_is_a_mistake_and_no_traceback(text: str) -> None:
 
 @given(st.text(max_size=200) | st.binary(max_size=200).map(lambda raw: raw.decode("latin-1")))
 def test_any_text_is_settings_or_a_list_of_mistakes(text: str) -> None:
+    try:
+        settings.parse(text)
+    except SettingsError as error:
+        assert error.problems
+
+
+EXAMPLE = (Path(__file__).parent.parent / "config" / "copier.yaml").read_text(encoding="utf-8")
+SCRAPS = st.sampled_from(
+    ["*a", "&a ", "!x ", "{}", "[", "]", "~", "- ", "? ", ": ", "<<: ", "null", "-1", "1e9", "\t", "\n", "'", '"', "#"]
+)
+
+
+@given(edits=st.lists(st.tuples(st.integers(0, len(EXAMPLE)), st.integers(0, 20), SCRAPS), min_size=1, max_size=5))
+def test_a_damaged_file_is_settings_or_a_list_of_mistakes(edits: list[tuple[int, int, str]]) -> None:
+    text = EXAMPLE
+    for at, cut, scrap in edits:
+        text = text[:at] + scrap + text[at + cut :]
     try:
         settings.parse(text)
     except SettingsError as error:
@@ -454,6 +485,10 @@ def test_a_url_is_shown_without_its_password(url: str, shown: str) -> None:
 def test_no_password_however_written_is_shown_with_its_url(password: str) -> None:
     marked = f"\N{SNOWMAN}{password}\N{SNOWMAN}"
     assert "\N{SNOWMAN}" not in str(settings.Url(f"redis://user:{marked}@host/0"))
+
+
+def test_what_was_read_shows_no_secret_in_a_traceback_with_its_variables() -> None:
+    assert SECRET not in repr(read_text(f"stream: {{secret: {SECRET}}}", {"COPIER_SECRET": SECRET}))
 
 
 def test_the_schema_for_editors_describes_every_setting() -> None:
