@@ -31,7 +31,7 @@ from copier.gateways.paper_rules import (
     check_permission,
     price_of,
 )
-from copier.gateways.paper_symbols import DAY_S, PaperSymbol, default_symbols, paper_symbols
+from copier.gateways.paper_symbols import DAY_S, PaperSymbol, as_rules, default_symbols, paper_symbols
 from copier.gateways.paper_triggers import Triggers
 from copier.model import (
     ZERO,
@@ -105,9 +105,15 @@ class PaperServer:
         account.changed()
         return deal
 
+    def add_symbol(self, symbol: PaperSymbol) -> None:
+        """Offer one more symbol, or another in place of the one of that name."""
+        self.symbols[symbol.spec.symbol] = symbol
+        self.rates.forget_paths()
+        self._reprice()
+
     def change_symbol(self, symbol: str, **changes: Any) -> None:
         """Change rules of a symbol from now on: fields of its specification, or of its `PaperSymbol`."""
-        offered = self.symbols[symbol]
+        offered, changes = self.symbols[symbol], as_rules(changes)
         of_spec = {name: changes.pop(name) for name in list(changes) if name in SymbolSpec.__struct_fields__}
         spec = msgspec.structs.replace(offered.spec, **of_spec)
         self.symbols[symbol] = msgspec.structs.replace(offered, spec=spec, **changes)

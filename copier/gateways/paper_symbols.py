@@ -1,13 +1,13 @@
 """What a paper broker offers: each symbol's rules, trading hours, swap and commission, and ready-made examples."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from decimal import Decimal
 from enum import StrEnum
 from typing import Any
 
 import msgspec
 
-from copier.model import ZERO, CalcMode, Execution, Record, Side, SymbolSpec
+from copier.model import ZERO, CalcMode, Execution, Record, Side, SymbolSpec, TradeMode
 
 DAY_S = 86_400
 Week = tuple[tuple[tuple[int, int], ...], ...]
@@ -80,7 +80,7 @@ def symbol_spec(symbol: str, *, digits: int, tick_size: Decimal | str | None = N
     """Return a specification from a few rules: point and tick from the digits, tick value from the contract, forex by name."""
     point = Decimal(1).scaleb(-digits)
     tick = point if tick_size is None else Decimal(tick_size)
-    rules = {name: Decimal(value) if isinstance(value, str) and name in _DECIMALS else value for name, value in rules.items()}
+    rules = as_rules(rules)
     contract = rules.pop("contract_size", Decimal(100_000))
     forex = rules.get("calc_mode", CalcMode.FOREX) is CalcMode.FOREX
     rules.setdefault("currency_base", symbol[:3] if forex else "")
@@ -94,7 +94,25 @@ def symbol_spec(symbol: str, *, digits: int, tick_size: Decimal | str | None = N
     return SymbolSpec(symbol=symbol, digits=digits, point=point, tick_size=tick, contract_size=contract, **rules)
 
 
-_DECIMALS = {"contract_size", "tick_value", "tick_value_loss", "volume_min", "volume_step", "volume_max", "volume_limit"}
+def as_rules(rules: dict[str, Any]) -> dict[str, Any]:
+    """Return rules with what was written as text turned into decimals and modes."""
+    return {name: _KINDS.get(name, _same)(value) if isinstance(value, str) else value for name, value in rules.items()}
+
+
+def _same(text: str) -> str:
+    return text
+
+
+_KINDS: dict[str, Callable[[str], Any]] = {
+    **dict.fromkeys(("point", "tick_size", "tick_value", "tick_value_loss", "contract_size", "margin_per_lot"), Decimal),
+    **dict.fromkeys(("volume_min", "volume_step", "volume_max", "volume_limit"), Decimal),
+    **dict.fromkeys(("swap_long", "swap_short", "commission_per_lot", "margin_rate"), Decimal),
+    "trade_mode": TradeMode,
+    "execution": Execution,
+    "calc_mode": CalcMode,
+    "swap_mode": SwapMode,
+    "tick_money": TickMoney,
+}
 
 
 def default_symbols() -> dict[str, PaperSymbol]:
@@ -129,13 +147,15 @@ def _rolled(spec: SymbolSpec, swap_long: str, swap_short: str) -> PaperSymbol:
     return PaperSymbol(spec=spec, swap_mode=SwapMode.POINTS, swap_long=Decimal(swap_long), swap_short=Decimal(swap_short))
 
 
-def variant(symbol: PaperSymbol, *, prefix: str = "", suffix: str = "", digits: int | None = None, **rules: Any) -> PaperSymbol:
+def variant(
+    symbol: PaperSymbol, /, *, prefix: str = "", suffix: str = "", digits: int | None = None, **rules: Any
+) -> PaperSymbol:
     """Return the same instrument as another broker offers it.
 
     `rules` replace fields of the specification or, where it has none of that name, of the symbol. Other digits bring
     their point and tick size; tick values follow contract and tick size unless given.
     """
-    spec = symbol.spec
+    spec, rules = symbol.spec, as_rules(rules)
     changes = {name: rules.pop(name) for name in list(rules) if name in SymbolSpec.__struct_fields__}
     changes.setdefault("symbol", f"{prefix}{spec.symbol}{suffix}")
     if digits is not None:

@@ -18,6 +18,7 @@ from copier.gateway import Gateway
 from copier.gateways.paper import PaperGateway
 from copier.gateways.paper_account import PaperAccount
 from copier.gateways.paper_faults import Faults
+from copier.gateways.paper_orders import BrokerHabits
 from copier.gateways.paper_server import PaperServer
 from copier.gateways.paper_symbols import PaperSymbol, default_symbols
 from copier.model import (
@@ -143,6 +144,49 @@ async def _paper(server: PaperServer, clock: Clock, faults: Faults) -> AsyncIter
 KINDS: dict[str, Kind] = {
     "paper": Kind(connect=_paper),
 }
+
+
+class HandClock:
+    """A clock that moves when a test says so."""
+
+    def __init__(self, ms: int = MONDAY_NOON_MS) -> None:
+        self.ms = ms
+
+    def now_ms(self) -> int:
+        return self.ms
+
+    def advance(self, *, hours: float = 0, seconds: float = 0) -> None:
+        self.ms += round((hours * 3600 + seconds) * 1000)
+
+
+@dataclass
+class Bench:
+    """A simulated broker without any gateway: what a synchronous test works on."""
+
+    clock: HandClock = field(default_factory=HandClock)
+    login: int = LOGIN
+
+    def __post_init__(self) -> None:
+        self.serve()
+
+    def serve(self, mode: MarginMode = MarginMode.HEDGING, habits: BrokerHabits | None = None, **account: Any) -> PaperServer:
+        """Start afresh with one account and three quoted symbols."""
+        self.server = PaperServer("Broker-Demo", clock=self.clock, server_offset_s=OFFSET_S, habits=habits)
+        self.account = self.server.add_account(PaperAccount(LOGIN, margin_mode=mode, **account))
+        self.server.set_quote("EURUSD", "1.10000", "1.10010")
+        self.server.set_quote("XAUUSD", "2650.50", "2650.80")
+        self.server.set_quote("USDJPY", "150.000", "150.020")
+        return self.server
+
+    @property
+    def position(self) -> Position:
+        (only,) = self.server.positions(LOGIN)
+        return only
+
+
+@pytest.fixture
+def bench() -> Bench:
+    return Bench()
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
