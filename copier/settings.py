@@ -217,7 +217,34 @@ class PaperSettings(_Account):
     """Where its prices come from."""
 
 
-AccountSettings = PaperSettings
+class Mt5Settings(_Account):
+    """A MetaTrader 5 terminal on this machine, by the official MetaTrader5 package: Windows, or Python for Windows in Wine."""
+
+    kind: Literal["mt5"]
+    """A MetaTrader 5 terminal on this machine."""
+    path: str = ""
+    """The terminal64.exe of this account alone; every account needs a folder of its own. Empty takes whichever terminal runs."""
+    password: Secret | None = None
+    """Logs the terminal in; without it that is done by hand. For a master the investor password is enough, and better."""
+    portable: bool = False
+    """Start the terminal with its data in its own folder."""
+    python: tuple[str, ...] = ()
+    """The command of the Python that has the MetaTrader5 package, such as `[wine, python.exe]`; empty is this very Python."""
+    call_timeout_s: Annotated[Positive, Field(ge=1, le=120)] = Decimal(10)
+    """A call that takes longer is given up and its process killed; an order then counts as unknown."""
+    login_timeout_s: Annotated[Positive, Field(ge=1, le=600)] = Decimal(60)
+    """How long the terminal may take to log in."""
+    settle_s: Annotated[Positive, Field(le=120)] = Decimal(5)
+    """After an accepted order, at most this long until the terminal's lists show it."""
+    sync_s: Annotated[NotNegative, Field(le=60)] = Decimal(3)
+    """An empty list is not believed for so long after the terminal has connected."""
+    poll_ms: Annotated[Whole, Field(le=60_000)] = 0
+    """The child looks for changes by itself so often and calls when it sees one; 0 does not."""
+    tags_survive: bool = False
+    """The broker is proven to give comments back unchanged; only then may an unknown order be sent again."""
+
+
+AccountSettings = Annotated[PaperSettings | Mt5Settings, Field(discriminator="kind")]
 """Every kind of account, told apart by `kind`: one class each."""
 
 

@@ -3,7 +3,7 @@
 import contextlib
 import logging
 from collections.abc import Callable, Iterator
-from typing import Any, Protocol, assert_never
+from typing import Any, Protocol, TypeVar, assert_never
 
 from copier.clock import Clock
 from copier.errors import GatewayError, InvalidRequest, OutcomeUnknown, ProtocolError, Reason, Rejected, Unavailable
@@ -13,6 +13,7 @@ from copier.wire import (
     CHANGED,
     FRAME_BYTES_MAX,
     OPEN,
+    PROTOCOL_VERSION,
     SYMBOLS_PER_FRAME,
     TRADING,
     BarsParams,
@@ -32,6 +33,8 @@ from copier.wire import (
     encode_error,
     encode_result,
 )
+
+Greeting = TypeVar("Greeting", bound=Opening)
 
 log = logging.getLogger(__name__)
 
@@ -76,6 +79,17 @@ def check_in_time(permit: Permit, clock: Clock) -> None:
     late_ms = clock.now_ms() - permit.not_after_ms
     if late_ms > 0:
         raise Rejected(f"The request came {late_ms} ms after its not-after", reason=Reason.TOO_LATE)
+
+
+def check_opening(request: Request, kind: type[Greeting]) -> Greeting:
+    """Return the record a far end is greeted with; raise `ProtocolError`, or `Unavailable` for another version of it."""
+    if request.op != OPEN:
+        raise ProtocolError(f"expected {OPEN} first, not {request.op!r}")
+    opening = decode(bytes(request.params), kind)
+    if opening.protocol != PROTOCOL_VERSION:
+        message = f"the caller speaks protocol {opening.protocol}, this far end {PROTOCOL_VERSION}: update the older one"
+        raise Unavailable(message, account=opening.account)
+    return opening
 
 
 class FarEnd:
@@ -150,7 +164,7 @@ class FarEnd:
         return op, params, request.permit
 
     def _opened(self, request: Request) -> bytes:
-        opening = decode(bytes(request.params), Opening)
+        opening = check_opening(request, Opening)
         if opening.account != self.account:
             raise Unavailable(f"expected {opening.account}, here is {self.account}")
         if opening.token:
