@@ -273,6 +273,7 @@ def test_trap_20_an_open_of_unknown_age_counts_as_old() -> None:
         (Side.SELL, "1.10090", ""),
         (Side.SELL, "1.10091", "slippage_above_max"),
         (Side.BUY, "0", "slippage_above_max"),
+        (Side.SELL, "0", "slippage_above_max"),
     ],
 )
 def test_only_a_price_that_moved_against_us_is_refused(side: Side, master_price: str, expected: str) -> None:
@@ -291,7 +292,9 @@ def test_slippage_is_counted_in_the_followers_points() -> None:
         ({}, {}, "existing_skipped"),
         ({"mode": "copy_all"}, {"age_ms": None, "master_price": D(2)}, ""),
         ({"mode": "copy", "price_points": 50, "age_s": 60}, {}, ""),
+        ({"mode": "copy", "price_points": 50, "age_s": 60}, {"age_ms": 60_000, "master_price": D("1.10050")}, ""),
         ({"mode": "copy", "price_points": 50, "age_s": 60}, {"age_ms": 60_001}, "existing_too_old"),
+        ({"mode": "copy", "price_points": 50, "age_s": 60}, {"master_price": D(0)}, "existing_too_far"),
         ({"mode": "copy", "price_points": 50, "age_s": 60}, {"age_ms": None}, "existing_too_old"),
         ({"mode": "copy", "price_points": 50, "age_s": 60}, {"master_price": D("1.10051")}, "existing_too_far"),
         ({"mode": "copy", "price_points": 50, "age_s": 60}, {"master_price": D("1.09949")}, "existing_too_far"),
@@ -313,8 +316,26 @@ def test_a_wide_spread_is_refused() -> None:
     assert protected(order(), spread_points_max=10) == ""
 
 
+def test_without_a_point_a_spread_or_slippage_that_is_limited_is_refused() -> None:
+    assert protected(order(spec(point=D(0))), spread_points_max=10) == "spread_above_max"
+    assert code(check_late(ProtectionPolicy(slippage_points_max=D(5)), order(spec(point=D(0))))) == "slippage_above_max"
+
+
+def test_a_refusal_says_the_numbers_it_was_decided_on() -> None:
+    refused = check_order(ProtectionPolicy(margin_level_min=D(500)), order(lots=D(4)))
+    assert refused is not None
+    assert refused.message == "the margin level would be 200%, 500% is the least"
+    wide = check_order(ProtectionPolicy(spread_points_max=D(9)), order())
+    assert wide is not None
+    assert wide.message == "the spread of EURUSD is 10 points, 9 is the most"
+    late = check_late(ProtectionPolicy(), order(age_ms=61_500))
+    assert late is not None
+    assert late.message == "the master opened 61.5 s ago, 60 s is the most"
+
+
 def test_an_old_quote_is_refused() -> None:
     assert protected(order(quote_age_ms=10_001)) == "quote_too_old"
+    assert protected(order(quote_age_ms=10_000)) == ""
     assert protected(order(quote_age_ms=10_001), quote_age_max_ms=20_000) == ""
 
 

@@ -389,3 +389,36 @@ def test_a_trade_that_needs_no_margin_cannot_be_shrunk_into_a_margin_level() -> 
 def test_an_order_on_its_way_with_unknown_margin_makes_the_level_unknown() -> None:
     exposures = (held("1", symbol=spec(margin_per_lot=None), sending=True),)
     assert code(check(order("1", exposures=exposures), open={"margin_level_min": 200})) == "margin_unknown"
+
+
+DEAR = {"tick_value": D(2), "tick_value_loss": D(4), "tick_size": D("0.00002")}
+"""Twice as much for a price that falls, and two points a tick: a stop 100 points away loses 200 a lot."""
+
+
+def test_money_is_reckoned_with_the_loss_side_of_a_tick_and_its_size() -> None:
+    assert shrunk(order("5", spec(**DEAR)), trade={"money_max": 200}) == 1
+    assert shrunk(order("5", spec(**DEAR)), losses("400"), losses=DAILY) == D("1.99")
+    # One lot is worth 110,000 by the tick's value in favour.
+    assert shrunk(order("5", spec(**DEAR)), trade={"leverage_max": 11}) == 1
+    exposures = (held("1", symbol=spec(**DEAR)),)
+    assert shrunk(order("5", exposures=exposures), losses("400"), losses=DAILY) == D("1.99")
+
+
+def test_a_sell_loses_upwards() -> None:
+    short = order("5", side=Side.SELL, stop=D("1.10090"))
+    assert shrunk(short, trade={"money_max": 100}) == 1
+    assert code(check(short, trade={"stop_points_min": 100, "stop_points_max": 100})) == ""
+    assert code(check(order("5", stop=D("1.10000")), trade={"money_max": 100})) == "stop_passed"
+
+
+def test_what_is_held_leaves_less_for_the_broker_and_the_equity() -> None:
+    exposures = (held("1", commission=D(7)),)
+    assert shrunk(order("5", spec(volume_limit=D(3)), exposures=exposures)) == 2
+    assert shrunk(order("5", exposures=exposures), losses("207"), losses=DAILY) == D("0.99")
+
+
+def test_bounds_may_be_reached() -> None:
+    assert code(check(order("1"), trade={"leverage_max": 11})) == ""
+    assert shrunk(order("1"), trade={"lots_max": "0.01"}) == D("0.01")
+    assert code(check(order("1"), trade={"stop_points_min": 50})) == ""
+    assert code(check(order("1"), trade={"stop_points_max": 50})) == "stop_too_far"
