@@ -96,10 +96,12 @@ def test_the_balance_is_what_the_deals_add_up_to(mode, history):
 
 @settings(max_examples=150, deadline=None)
 @given(modes, histories)
-def test_equity_is_the_balance_and_what_the_listed_positions_are_worth(mode, history):
-    server = run(mode, history)
-    worth = sum((each.profit + each.swap + each.commission for each in server.positions(1)), ZERO)
-    assert server.equity(1) == server.accounts[1].balance + worth
+def test_equity_is_always_the_balance_and_what_the_listed_positions_are_worth(mode, history):
+    server, prices = market(mode, balance=D(10**6))
+    for step in history:
+        act(server, prices, step)
+        worth = sum((each.profit + each.swap + each.commission for each in server.positions(1)), ZERO)
+        assert server.equity(1) == server.accounts[1].balance + worth
 
 
 @settings(max_examples=150, deadline=None)

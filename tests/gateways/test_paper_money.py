@@ -165,6 +165,30 @@ def test_with_margin_off_any_volume_may_be_opened_and_nothing_is_stopped_out(ben
     assert bench.position.profit == D("-100100.00")
 
 
+def test_a_reversal_needs_money_only_for_what_is_left_of_it(bench):
+    bench.serve(MarginMode.NETTING, balance=D(1200), margin_rule=MarginRule.BOTH_LEGS)
+    bench.server.buy(bench.login, "EURUSD", "1.00")
+    bench.server.sell(bench.login, "EURUSD", "2.00")
+    assert (bench.position.type, bench.account.margin()) == ("sell", D("1100.00"))
+
+
+def test_a_reversal_without_money_for_its_rest_leaves_the_position_as_it_was(bench):
+    bench.serve(MarginMode.NETTING, balance=D(1200))
+    bench.server.buy(bench.login, "EURUSD", "1.00")
+    with pytest.raises(Rejected) as caught:
+        bench.server.sell(bench.login, "EURUSD", "3.00")
+    assert caught.value.reason is Reason.NO_MONEY
+    assert (bench.position.type, bench.position.lots, bench.account.margin()) == ("buy", D("1.00"), D("1100.10"))
+
+
+def test_the_margin_of_other_symbols_counts_too(bench):
+    bench.serve(balance=D(1900))
+    bench.server.buy(bench.login, "EURUSD", "1.00")
+    with pytest.raises(Rejected):
+        bench.server.buy(bench.login, "USDJPY", "1.00")
+    bench.server.buy(bench.login, "USDJPY", "0.50")
+
+
 def test_the_floating_loss_counts_against_the_money_for_the_next_order(bench):
     bench.serve(balance=D(2300))
     bench.server.buy(bench.login, "EURUSD", "1.00")

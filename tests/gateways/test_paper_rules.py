@@ -226,6 +226,23 @@ def test_only_the_positions_whose_level_is_reached_are_closed(bench):
     assert near.position not in bench.account.positions
 
 
+@pytest.mark.parametrize("nearest_first", [True, False])
+@pytest.mark.parametrize(
+    ("side", "level", "near", "far", "between"),
+    [
+        (Side.BUY, "stop_loss", "1.09500", "1.09000", "1.09400"),
+        (Side.BUY, "take_profit", "1.10500", "1.11000", "1.10600"),
+        (Side.SELL, "stop_loss", "1.10500", "1.11000", "1.10600"),
+        (Side.SELL, "take_profit", "1.09500", "1.09000", "1.09400"),
+    ],
+)
+def test_of_two_levels_the_nearer_is_triggered_alone_whichever_came_first(bench, side, level, near, far, between, nearest_first):
+    order = (near, far) if nearest_first else (far, near)
+    fills = {price: send(bench, side, **{level: D(price)}) for price in order}
+    bench.server.set_quote("EURUSD", between, D(between) + D("0.00010"))
+    assert list(bench.account.positions) == [fills[far].position]
+
+
 def test_a_stop_set_later_is_triggered_too(bench):
     fill = send(bench)
     bench.server.set_quote("EURUSD", "1.09990", "1.10000")
