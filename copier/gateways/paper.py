@@ -4,12 +4,12 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 from datetime import datetime, timedelta
-from typing import Any, Generic, TypeVar, assert_never
+from typing import Any, TypeVar
 
 import msgspec
 
 from copier.clock import Clock
-from copier.errors import GatewayError, InvalidRequest, OutcomeUnknown, Reason, Rejected, Unavailable
+from copier.errors import InvalidRequest, Reason, Rejected, Unavailable
 from copier.gateway import (
     LOTS_EXCEED,
     NOT_CONNECTED,
@@ -24,6 +24,7 @@ from copier.gateway import (
 from copier.gateways.comments import comment_with_tag
 from copier.gateways.paper_account import PaperAccount, server_time
 from copier.gateways.paper_faults import NO_FAULT, Answer, Fault, Faults, Operation
+from copier.gateways.paper_link import Call, FarEnd, LaggingList
 from copier.gateways.paper_orders import MarketOrder
 from copier.gateways.paper_server import PaperServer
 from copier.model import (
@@ -80,9 +81,10 @@ class PaperGateway:
         self._clock = clock or server.clock
         self._latency_s = latency_s
         self._wakes: list[Callable[[], None]] = []
-        self._calls: set[asyncio.Future[Any]] = set()
+        self._calls: set[Call[Any]] = set()
+        self._far_end = FarEnd(self._admit, lambda: server.online, self.label)
         self._opened_s: float | None = None
-        self._past: deque[tuple[int, tuple[Position, ...]]] = deque()
+        self._listed = LaggingList(server, login, self.faults)
         self._roots: dict[int, int] = {}
         self._sent_ms: deque[int] = deque()
 
@@ -100,20 +102,17 @@ class PaperGateway:
             raise Unavailable(f"{self.server.name} knows no login {self.login}: mend login or server", account=self.label)
         if self._opened_s is None:
             account.listeners.append(self._changed)
-            self.faults.lag_listeners.append(self._lag_set)
-            self._lag_set()
+            self._listed.start()
         self._opened_s = asyncio.get_running_loop().time()
 
     async def close(self) -> None:
         """Let go; trading calls under way end as `OutcomeUnknown`."""
         if self._opened_s is not None:
             self._account.listeners.remove(self._changed)
-            self.faults.lag_listeners.remove(self._lag_set)
+            self._listed.stop()
         self._opened_s = None
-        self._past.clear()
         for call in tuple(self._calls):
-            if not call.done():
-                call.set_exception(OutcomeUnknown("the gateway was closed before the answer came", account=self.label))
+            call.fail("the gateway was closed before the answer came")
 
     async def get_account(self) -> Account:
         """Return the account's state now; raise `Unavailable`."""
@@ -152,7 +151,7 @@ class PaperGateway:
         account = self._seen_account(fault)
         positions: tuple[Position, ...] = ()
         if not (fault.empty or self._synchronising()):
-            positions = self._visible() if account.login == self.login else self.server.positions(account.login)
+            positions = self._listed.positions() if account.login == self.login else self.server.positions(account.login)
         if account.mt4:
             positions = tuple(self._chained(each) for each in positions)
         if symbol is not None:
@@ -317,7 +316,12 @@ class PaperGateway:
         if fault.login is not None and fault.login != self.login:
             other = self._seen_account(fault).label
             raise Unavailable(f"the terminal is logged in to {other}; nothing was sent", account=self.label)
-        return await _Call(self, permit, act, fault).answer()
+        call = Call(self._far_end, permit, act, fault, latency_s=self._latency_s)
+        self._calls.add(call)
+        try:
+            return await call.answer(self.facts.call_timeout_s)
+        finally:
+            self._calls.discard(call)
 
     def _admit(self, permit: Permit) -> None:
         """Do what the far end does before anything reaches the broker: fence, deadline, switch, flood."""
@@ -366,7 +370,7 @@ class PaperGateway:
     def _position(self, ticket: int) -> Position:
         """Return a position as this terminal lists it just now."""
         if self.faults.visibility_lag_ms:
-            found = next((each for each in self._visible() if each.ticket == ticket), None)
+            found = next((each for each in self._listed.positions() if each.ticket == ticket), None)
         else:
             found = self.server.position(self.login, ticket)
         if found is None or found.ticket not in self._account.positions:
@@ -385,26 +389,9 @@ class PaperGateway:
             root = self._roots[position.ticket] = self._roots.get(position.parent, position.parent)
         return msgspec.structs.replace(position, identifier=root)
 
-    # lists that lag
-
-    def _visible(self) -> tuple[Position, ...]:
-        lag_ms = self.faults.visibility_lag_ms
-        if not lag_ms or not self._past:
-            return self.server.positions(self.login)
-        now_ms = self.server.clock.now_ms()
-        while len(self._past) > 1 and self._past[1][0] + lag_ms <= now_ms:
-            self._past.popleft()
-        return self._past[0][1]
-
-    def _lag_set(self) -> None:
-        self._past.clear()
-        if self.faults.visibility_lag_ms:
-            self._past.append((0, self.server.positions(self.login)))
-
     def _changed(self) -> None:
-        lag_ms = self.faults.visibility_lag_ms
+        lag_ms = self._listed.changed()
         if lag_ms:
-            self._past.append((self.server.clock.now_ms(), self.server.positions(self.login)))
             asyncio.get_running_loop().call_later(lag_ms / 1000, self._wake)
         self._wake()
 
@@ -416,76 +403,6 @@ class PaperGateway:
         if not self.faults.empty_after_open_s or self._opened_s is None:
             return False
         return asyncio.get_running_loop().time() - self._opened_s < self.faults.empty_after_open_s
-
-
-class _Call(Generic[T]):
-    """One trading request on its way: to the far end, to the broker, and back, or not."""
-
-    def __init__(self, gateway: PaperGateway, permit: Permit, act: Callable[[Fault], T], fault: Fault) -> None:
-        self._gateway = gateway
-        self._permit = permit
-        self._act = act
-        self._fault = fault
-        self._loop = asyncio.get_running_loop()
-        self._reply: asyncio.Future[T] = self._loop.create_future()
-
-    async def answer(self) -> T:
-        """Send, and wait for the answer or the deadline. What has left goes on even if the caller does not wait."""
-        gateway, fault = self._gateway, self._fault
-        timeout_s = gateway.facts.call_timeout_s
-        gateway._calls.add(self._reply)
-        deadline = self._loop.call_later(timeout_s, self._fail, f"no answer within {timeout_s:g} s")
-        try:
-            self._after(fault.send_delay_s + gateway._latency_s / 2, self._arrive)
-            return await self._reply
-        finally:
-            deadline.cancel()
-            gateway._calls.discard(self._reply)
-
-    def _after(self, delay_s: float, step: Callable[..., None], *args: object) -> None:
-        if delay_s:
-            self._loop.call_later(delay_s, step, *args)
-        else:
-            step(*args)
-
-    def _arrive(self) -> None:
-        try:
-            self._gateway._admit(self._permit)
-        except Rejected as error:
-            self._answer(error)
-        else:
-            self._after(self._fault.execute_delay_s, self._execute)
-
-    def _execute(self) -> None:
-        if not self._fault.executed or not self._gateway.server.online:
-            return
-        try:
-            outcome: T | GatewayError = self._act(self._fault)
-        except GatewayError as error:
-            outcome = error
-        self._answer(outcome)
-
-    def _answer(self, outcome: T | GatewayError) -> None:
-        match self._fault.answer:
-            case Answer.GIVEN:
-                self._after(self._fault.answer_delay_s + self._gateway._latency_s / 2, self._give, outcome)
-            case Answer.LOST:
-                self._fail("the connection broke after the request had left")
-            case Answer.NEVER:
-                pass
-            case _ as never:
-                assert_never(never)
-
-    def _give(self, outcome: T | GatewayError) -> None:
-        if self._reply.done():
-            return
-        if isinstance(outcome, GatewayError):
-            self._reply.set_exception(outcome)
-        else:
-            self._reply.set_result(outcome)
-
-    def _fail(self, why: str) -> None:
-        self._give(OutcomeUnknown(why, account=self._gateway.label))
 
 
 def _filling(spec: SymbolSpec) -> Filling | None:

@@ -68,6 +68,8 @@ class Fault(Record, frozen=True, kw_only=True):
     answer: Answer = Answer.GIVEN
     executed: bool = True
     """False: the request vanishes on its way."""
+    twice: bool = False
+    """The request is delivered to the broker a second time; only the first answer is seen."""
     fails: bool = False
     """A read that fails."""
     connected: bool = True
@@ -125,6 +127,11 @@ def never_answered(*, executed: bool, execute_s: float = 0.0) -> Fault:
 def not_sent() -> Fault:
     """Return a timeout before anything left."""
     return Fault(not_sent=True)
+
+
+def delivered_twice() -> Fault:
+    """Return a request that the broker gets, and executes, twice."""
+    return Fault(twice=True)
 
 
 def failed_read() -> Fault:

@@ -1,7 +1,7 @@
 """The kinds of gateway every promise is tried on, each in front of the same simulated broker.
 
 A new kind of gateway joins by one entry in `KINDS`: how to open it on a `PaperServer` that plays its broker, what it can
-do, and how its event loop runs.
+do, and how its event loop runs. On a loop of real time give it a short call timeout and settle time: some scenes wait them out.
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -38,8 +38,18 @@ LOGIN = 5001
 OFFSET_S = 7200
 MONDAY_NOON_MS = 1_704_715_200_000
 LONG_AGO = datetime(2000, 1, 1, tzinfo=UTC)
-ALL = frozenset({"deals", "symbols", "wakes", "permits", "tags", "faults"})
-"""What a kind may be able to do; `faults` means that its far end obeys a `Faults`."""
+FAULTS = (
+    "broker faults",
+    "read faults",
+    "link faults",
+    "delays",
+    "lag",
+    "switched account",
+)
+ALL = frozenset({"deals", "symbols", "wakes", "permits", "tags", *FAULTS})
+"""What a kind may be able to do. The faults are those of its `Faults` its far end obeys: what the broker does to an order; reads
+that fail; requests that do not leave, answers that are lost, a connection that is down; slowness on the way; lists that
+lag behind; a terminal that someone logged in elsewhere."""
 
 
 @dataclass(kw_only=True)

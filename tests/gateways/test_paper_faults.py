@@ -378,6 +378,20 @@ def test_a_partial_fill_whose_answer_is_lost_is_found_in_the_list():
     play(scene)
 
 
+def test_a_request_delivered_twice_is_executed_twice_and_answered_once():
+    async def scene(world):
+        world.faults.next(Operation.EXECUTE, fault.delivered_twice())
+        opened = await world.open(tag=TAG)
+        listed = await world.positions()
+        assert [each.tag for each in listed] == [TAG, TAG]
+        assert opened.ticket == listed[0].ticket
+        world.faults.next(Operation.CLOSE, fault.delivered_twice())
+        await world.close(opened.ticket)
+        assert len(await world.positions()) == 1
+
+    play(scene)
+
+
 def test_a_refusal_whose_answer_is_lost_is_unknown_too():
     async def scene(world):
         world.faults.next(Operation.EXECUTE, fault.refuse(Reason.NO_MONEY) | fault.answer_lost())
