@@ -184,6 +184,22 @@ def test_a_reset_slept_through_takes_the_higher_of_the_reads_around_it() -> None
     assert richer.state.reference == 9_950
 
 
+def test_money_paid_in_while_a_reset_was_slept_through_is_no_profit() -> None:
+    evening = run(limit(), money("10000", deposits=D(5_000)), money("9900", "9900", START + 20 * HOUR, deposits=D(5_000)))
+    later = money("10500", "10500", START + DAY + 8 * HOUR, deposits=D(6_000))
+    assert run(limit(), later, state=evening.state).state.reference == 10_900
+
+
+def test_a_reset_read_in_time_takes_that_read() -> None:
+    evening = run(limit(), money("10000"))
+    assert run(limit(), money("9500", "9500", START + DAY + 60_000), state=evening.state).state.reference == 9_500
+
+
+def test_an_armed_or_unknown_limit_asks_for_nothing() -> None:
+    assert active(limit(), None) is None
+    assert active(limit(), run(limit(), money("10000")).state) is None
+
+
 def test_changed_terms_start_anew_but_disarm_nothing() -> None:
     fired = run(limit(), money("10000"), money("9400", "9400", START + HOUR))
     moved = run(limit(zone="America/New_York"), money("9400", "9400", START + 2 * HOUR), state=fired.state)

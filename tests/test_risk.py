@@ -422,3 +422,41 @@ def test_bounds_may_be_reached() -> None:
     assert shrunk(order("1"), trade={"lots_max": "0.01"}) == D("0.01")
     assert code(check(order("1"), trade={"stop_points_min": 50})) == ""
     assert code(check(order("1"), trade={"stop_points_max": 50})) == "stop_too_far"
+
+
+def test_a_currency_leaves_room_for_what_is_held_in_it() -> None:
+    # Long 110,000 dollars of USDCHF against francs; selling EURUSD adds dollars, so 90,000 of 200,000 are left.
+    long_usd = (held("1", Side.BUY, spec("USDCHF", "USD", "CHF")),)
+    sell = order("5", side=Side.SELL, stop=D("1.2"), exposures=long_usd)
+    assert shrunk(sell, open={"currency_money_max": 200_000}) == D("0.81")
+    # Buying it takes dollars away first: 310,000 fit, but only 200,000 of the euro.
+    buy = order("5", exposures=long_usd)
+    assert shrunk(buy, open={"currency_money_max": 200_000}) == D("1.81")
+
+
+def test_lots_of_another_symbol_do_not_count_for_this_one() -> None:
+    exposures = (held("9", symbol=spec("GBPUSD", "GBP")), held("1"))
+    assert shrunk(order("5", exposures=exposures), open={"symbol_lots_max": 2}) == 1
+
+
+def test_an_assumed_percentage_is_of_the_price() -> None:
+    assert shrunk(order("5", stop=D(0)), trade={"money_max": 2_200}, worst_case={"assumed_stop_percent": 2}) == 1
+
+
+@pytest.mark.parametrize(
+    ("facts", "policy", "message"),
+    [
+        (order("2"), {"trade": {"money_max": 100}}, "200 USD would be lost at the stop, 100 USD is the most of one trade"),
+        (order("2"), {"trade": {"leverage_max": 10}}, "220000 USD would be open in all, 10 times the equity is 100000 USD"),
+        (order("8"), {"open": {"margin_level_min": 200}}, "the margin level would be 125%, 200% is the least"),
+        (
+            order("2", exposures=(held("1"),)),
+            {"worst_case": {"money_max": 250}},
+            "if every stop is hit, 300 USD are lost, this trade included; 250 USD is left",
+        ),
+    ],
+)
+def test_a_refusal_tells_a_trader_the_numbers(facts: OrderFacts, policy: dict[str, Any], message: str) -> None:
+    answer = check(facts, **policy)
+    assert isinstance(answer, Refused)
+    assert answer.message == message
