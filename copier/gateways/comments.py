@@ -6,6 +6,7 @@ Brokers cut, extend and replace comments, so a tag is only ever read back from t
 import re
 
 _TAG = re.compile(r"mc[0-9a-z]{6,14}(?=[ \[]|\Z)")
+_CHILD = re.compile(r"to #(\d+)\Z")
 _PARENT = re.compile(r"(?:split )?from #(\d+)\Z")
 
 
@@ -25,4 +26,10 @@ def tag_in(comment: str) -> str:
 def parent_in(comment: str) -> int | None:
     """Return the ticket an MT4 order was split from, where the comment still says so."""
     found = _PARENT.match(comment)
+    return int(found[1]) if found else None
+
+
+def child_in(comment: str) -> int | None:
+    """Return the ticket the rest of a partly closed MT4 order lives on under, where the comment still says so."""
+    found = _CHILD.match(comment)
     return int(found[1]) if found else None

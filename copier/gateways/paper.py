@@ -21,7 +21,7 @@ from copier.gateway import (
     no_quote,
     not_found,
 )
-from copier.gateways.comments import comment_with_tag
+from copier.gateways.comments import child_in, comment_with_tag, parent_in
 from copier.gateways.paper_account import PaperAccount, server_time
 from copier.gateways.paper_faults import NO_FAULT, Answer, Fault, Faults, Operation
 from copier.gateways.paper_link import Call, FarEnd, LaggingList
@@ -269,7 +269,10 @@ class PaperGateway:
         account = self._seen_account(fault)
         if fault.empty or self._synchronising():
             return ()
-        deals = self.server.deals(account.login, since, position_id)
+        if account.mt4:
+            deals = self._chained_deals(account, since, position_id)
+        else:
+            deals = self.server.deals(account.login, since, position_id)
         if self.faults.visibility_lag_ms:
             visible = server_time(self.server.now_ms()) - timedelta(milliseconds=self.faults.visibility_lag_ms)
             deals = tuple(deal for deal in deals if deal.time <= visible)
@@ -388,6 +391,19 @@ class PaperGateway:
                 return position
             root = self._roots[position.ticket] = self._roots.get(position.parent, position.parent)
         return msgspec.structs.replace(position, identifier=root)
+
+    def _chained_deals(self, account: PaperAccount, since: datetime, position_id: int | None) -> tuple[Deal, ...]:
+        """MT4: give every ticket's deals the identifier of its chain, as far as comments and this terminal know it."""
+        roots = self._roots
+        deals = self.server.deals(account.login, since if position_id is None else server_time(0))
+        for deal in sorted(deals, key=lambda deal: deal.order):
+            parent, child = parent_in(deal.comment), child_in(deal.comment)
+            if parent is not None:
+                roots.setdefault(deal.order, roots.get(parent, parent))
+            if child is not None:
+                roots.setdefault(child, roots.get(deal.order, deal.order))
+        named = (msgspec.structs.replace(deal, position_id=roots.get(deal.order, deal.position_id)) for deal in deals)
+        return tuple(deal for deal in named if position_id in (None, deal.position_id))
 
     def _changed(self) -> None:
         lag_ms = self._listed.changed()

@@ -92,7 +92,7 @@ class PaperPosition(msgspec.Struct, kw_only=True, eq=False):
     view: Position | None = None
 
 
-class ClosedTicket(msgspec.Struct, kw_only=True, frozen=True):
+class ClosedTicket(msgspec.Struct, kw_only=True):
     """A closed MT4 order: all that an MT4 history shows of a trade."""
 
     position: PaperPosition
@@ -100,6 +100,13 @@ class ClosedTicket(msgspec.Struct, kw_only=True, frozen=True):
     close_ms: int
     profit: Decimal
     reason: DealReason
+    shown: tuple[Deal, Deal] | None = None
+
+    def as_deals(self) -> tuple[Deal, Deal]:
+        """Return its opening and its closing."""
+        if self.shown is None:
+            self.shown = _ticket_deal(self.position), _ticket_deal(self.position, self)
+        return self.shown
 
 
 class Book:
@@ -230,6 +237,7 @@ class PaperAccount:
         margin_rule: MarginRule = MarginRule.LARGER_LEG,
         comment_max: int | None = None,
         money_digits: int = 2,
+        history_max: int = 0,
     ) -> None:
         self.login = login
         self.label = str(login)
@@ -253,6 +261,8 @@ class PaperAccount:
         self.margin_rule = margin_rule
         self.comment_max = comment_max or (27 if margin_mode is MarginMode.MT4 else 31)
         self.cent = Decimal(1).scaleb(-money_digits)
+        self.history_max = history_max
+        """About how many deals are remembered; 0 forgets none."""
         self.token_seen = 0
         """The highest owner's token any trading request carried: what the far end fences with."""
         self.reads = 0
@@ -319,9 +329,17 @@ class PaperAccount:
     def book_deal(self, deal: Deal) -> None:
         """Write a deal and its money."""
         self.balance += deal.profit + deal.swap + deal.commission + deal.fee
+        if self.history_max and len(self.deals) >= 2 * self.history_max:
+            self._forget()
         self.deals.append(deal)
         if deal.position_id:
             self._deals_of.setdefault(deal.position_id, []).append(deal)
+
+    def _forget(self) -> None:
+        for deal in self.deals[: self.history_max]:
+            self._deals_of.pop(deal.position_id, None)
+        for ledger in (self.deals, self.orders, self.closed_tickets):
+            del ledger[: -self.history_max]
 
     def deals_since(self, since: datetime, position_id: int | None = None) -> tuple[Deal, ...]:
         """Return deals from `since` (server clock) on, or all of one position, oldest first."""
@@ -382,8 +400,7 @@ def mt4_deals(account: PaperAccount, since: datetime, position_id: int | None = 
     """
     deals = [deal for deal in account.deals if not deal.position_id]
     for ticket in account.closed_tickets:
-        deals.append(_ticket_deal(ticket.position))
-        deals.append(_ticket_deal(ticket.position, ticket))
+        deals += ticket.as_deals()
     deals += [_ticket_deal(position) for position in account.positions.values()]
     if position_id is not None:
         return tuple(deal for deal in deals if deal.position_id == position_id)

@@ -94,6 +94,7 @@ class Call(Generic[T]):
             return
         if isinstance(outcome, GatewayError):
             self._reply.set_exception(outcome)
+            self._reply.exception()  # A caller that was killed never asks, and that is nobody's mistake.
         else:
             self._reply.set_result(outcome)
 

@@ -470,6 +470,21 @@ def test_a_quote_tells_its_age_on_the_far_ends_clock():
     play(scene)
 
 
+def test_a_fresh_mt4_gateway_learns_a_chain_from_the_comments_of_its_history():
+    async def scene(world):
+        opened = await world.open()
+        rest = await world.close(opened.ticket, "0.10")
+        last = await world.close(rest.rest_ticket, "0.10")
+        fresh = PaperGateway(world.server, 1)
+        await fresh.open()
+        since = world.account.deals[0].time
+        assert {deal.position_id for deal in await fresh.get_deals(since) if deal.position_id} == {opened.ticket}
+        (seen,) = (await fresh.get_positions()).positions
+        assert (seen.ticket, seen.identifier) == (last.rest_ticket, opened.ticket)
+
+    play(scene, MarginMode.MT4)
+
+
 def test_waiting_orders_are_listed_beside_the_six_operations():
     async def scene(world):
         ticket = world.server.place(1, "EURUSD", "buy_limit", "0.10", "1.09000")

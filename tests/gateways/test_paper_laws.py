@@ -1,17 +1,21 @@
 """What holds at the paper broker whatever is traded and however prices move."""
 
+import asyncio
 from decimal import Decimal
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from copier.errors import Rejected
+from copier.clock import LoopClock, run_virtual
+from copier.errors import OutcomeUnknown, Reason, Rejected, Unavailable
 from copier.gateways.comments import comment_with_tag, tag_in
+from copier.gateways.paper import PaperGateway
 from copier.gateways.paper_account import MarginRule, PaperAccount
+from copier.gateways.paper_faults import Answer, Fault, Operation, Stops
 from copier.gateways.paper_server import PaperServer
 from copier.gateways.paper_symbols import default_symbols
-from copier.model import ZERO, DealEntry, DealReason, DealType, MarginMode, Side
+from copier.model import ZERO, CloseRequest, DealEntry, DealReason, DealType, MarginMode, Permit, Side, TradeRequest
 
 D = Decimal
 START = {"EURUSD": 110_000, "USDJPY": 150_000, "XAUUSD": 265_000}
@@ -211,6 +215,59 @@ def test_costs_set_by_hand_are_booked_to_the_cent_however_the_position_is_cut_up
     out = [deal for deal in server.accounts[1].deals if deal.entry is DealEntry.OUT]
     assert sum((deal.swap for deal in out), ZERO) == swap
     assert sum((deal.commission for deal in out), ZERO) == commission
+
+
+waits = st.sampled_from([0.0, 0.3, 4.0, 9.9, 10.1, 35.0])
+faults = st.builds(
+    Fault,
+    reason=st.sampled_from([None, None, Reason.REQUOTE, Reason.NO_MONEY]),
+    fraction=st.sampled_from([None, None, D("0.5")]),
+    stops=st.sampled_from(list(Stops)),
+    comment=st.sampled_from([None, None, ""]),
+    new_ticket=st.booleans(),
+    not_sent=st.sampled_from([False, False, True]),
+    send_delay_s=waits,
+    execute_delay_s=waits,
+    answer_delay_s=waits,
+    answer=st.sampled_from(list(Answer)),
+    executed=st.sampled_from([True, True, False]),
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(modes, faults, st.booleans())
+def test_what_a_call_says_it_did_is_what_was_done_now_and_ever_after(mode, fault, closing):
+    async def main():
+        server = PaperServer(clock=LoopClock(1_704_715_200_000))
+        account = server.add_account(PaperAccount(1, margin_mode=mode))
+        server.set_quote("EURUSD", "1.10000", "1.10010")
+        gateway = PaperGateway(server, 1)
+        await gateway.open()
+        ticket = server.buy(1, "EURUSD", "0.20").position if closing else 0
+        before = len(account.deals)
+        gateway.faults.next(Operation.CLOSE if closing else Operation.EXECUTE, fault)
+        permit = Permit(token=1, not_after_ms=server.clock.now_ms() + 5000)
+        if closing:
+            call = gateway.close_position(CloseRequest(ticket=ticket), permit)
+        else:
+            request = TradeRequest(symbol="EURUSD", action=Side.BUY, lots=D("0.20"), stop_loss=D("1.09"))
+            call = gateway.execute_trade(request, permit)
+        loop = asyncio.get_running_loop()
+        outcome = (await asyncio.gather(call, return_exceptions=True))[0]
+        assert loop.time() <= gateway.facts.call_timeout_s
+        known = account.deals[before:]
+        await asyncio.sleep(200)
+        done = account.deals[before:]
+        match outcome:
+            case OutcomeUnknown():
+                assert len(done) <= 1
+            case Rejected() | Unavailable():
+                assert not done
+            case _:
+                assert known == done
+                assert [deal.lots for deal in done] == [outcome.lots]
+
+    run_virtual(main())
 
 
 @given(st.from_regex(r"mc[0-9a-z]{6,14}", fullmatch=True), st.text(max_size=31), st.integers(16, 40))

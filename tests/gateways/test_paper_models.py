@@ -351,3 +351,14 @@ def test_a_deal_by_hand_and_one_by_a_robot_are_told_apart(bench):
     bench.server.buy(bench.login, "EURUSD", "0.10")
     bench.server.buy(bench.login, "EURUSD", "0.10", reason=DealReason.EXPERT)
     assert [deal.reason for deal in bench.account.deals[1:]] == [DealReason.CLIENT, DealReason.EXPERT]
+
+
+def test_an_account_may_forget_old_deals_and_still_knows_its_balance(bench):
+    bench.serve(history_max=10)
+    for _ in range(30):
+        bench.server.close(bench.login, bench.server.buy(bench.login, "EURUSD", "0.10").position)
+    assert 10 <= len(bench.account.deals) <= 20
+    assert len(bench.account.orders) <= 20
+    assert bench.account.balance == 10_000 - 30
+    last = bench.account.deals[-1]
+    assert bench.server.deals(bench.login, last.time, last.position_id)[-1] == last
