@@ -80,6 +80,7 @@ def _open(frame: bytes, api: MT5Api, pace: Pace) -> tuple[FarEnd, Mt5Terminal, S
     session = Session(api, opening, pace)
     seen = session.start()
     terminal = Mt5Terminal(session)
+    terminal.probe()
     login = opening.account.partition("@")[0]
     fence = FileFence(Path(seen.terminal.data_path) / f"mt-copier-{login}.token", wait_s=opening.call_timeout_s / 4)
     program = f"MetaTrader5 {getattr(api, '__version__', '?')}, terminal build {seen.terminal.build}"

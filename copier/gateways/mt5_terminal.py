@@ -73,7 +73,7 @@ class Mt5Terminal:
 
     def get_account(self) -> Account:
         """Return the account's state now; raise `Unavailable`."""
-        self._probe()
+        self.probe()
         seen = self._session.check()
         raw = seen.account
         return Account(
@@ -206,6 +206,19 @@ class Mt5Terminal:
         rows = [(raw.identifier, raw.ticket, raw.type, raw.volume, raw.sl, raw.tp, raw.comment) for raw in positions]
         return orders, tuple(sorted(rows))
 
+    def probe(self) -> None:
+        """Look at a few ticks, so that the server's clock becomes known before anything is traded."""
+        if self._clock.offset_ms is not None and self._session.pace.now_ms() - self._clock.learnt_ms < PROBE_MS:
+            return
+        api = self._session.api
+        if not self._probes:
+            shown = sorted((raw for raw in api.symbols_get() or () if raw.select and raw.time), key=lambda raw: -raw.time)
+            self._probes = tuple(raw.name for raw in shown[:PROBES_MAX])
+        for symbol in self._probes:
+            tick = self._live_tick(symbol)
+            if tick is not None:
+                self._look(symbol, tick)
+
     def _selected(self, symbol: str) -> Any:
         """Return a symbol's SymbolInfo after putting it into Market Watch, without which its prices stand still."""
         info = self._session.api.symbol_info(symbol)
@@ -271,19 +284,6 @@ class Mt5Terminal:
 
     def _look(self, symbol: str, tick: Any) -> int:
         return self._clock.look(symbol, Tick(tick.time_msc, tick.bid, tick.ask), self._session.pace.now_ms())
-
-    def _probe(self) -> None:
-        """Look at a few ticks, so that the server's clock becomes known before anything is traded."""
-        if self._clock.offset_ms is not None and self._session.pace.now_ms() - self._clock.learnt_ms < PROBE_MS:
-            return
-        api = self._session.api
-        if not self._probes:
-            shown = sorted((raw for raw in api.symbols_get() or () if raw.select and raw.time), key=lambda raw: -raw.time)
-            self._probes = tuple(raw.name for raw in shown[:PROBES_MAX])
-        for symbol in self._probes:
-            tick = self._live_tick(symbol)
-            if tick is not None:
-                self._look(symbol, tick)
 
     def _next_read(self) -> int:
         self._reads += 1

@@ -33,6 +33,8 @@ from copier.model import (
     TradeRequest,
     TradeResult,
 )
+from tests.fakes.fake_metatrader5 import FakeTerminal
+from tests.fakes.mt5_stage import in_process
 
 LOGIN = 5001
 OFFSET_S = 7200
@@ -46,8 +48,8 @@ FAULTS = (
     "lag",
     "switched account",
 )
-ALL = frozenset({"deals", "symbols", "wakes", "permits", "tags", *FAULTS})
-"""What a kind may be able to do. The faults are those of its `Faults` its far end obeys: what the broker does to an order; reads
+ALL = frozenset({"deals", "symbols", "wakes", "permits", "tags", "caller's price", *FAULTS})
+"""What a kind may be able to do. Some see the price when the call is made, others only where the order is sent. The faults are those of its `Faults` its far end obeys: what the broker does to an order; reads
 that fail; requests that do not leave, answers that are lost, a connection that is down; slowness on the way; lists that
 lag behind; a terminal that someone logged in elsewhere."""
 
@@ -151,8 +153,18 @@ async def _paper(server: PaperServer, clock: Clock, faults: Faults) -> AsyncIter
     yield PaperGateway(server, LOGIN, clock=clock, faults=faults)
 
 
+@asynccontextmanager
+async def _mt5(server: PaperServer, clock: Clock, faults: Faults) -> AsyncIterator[Gateway]:
+    """MetaTrader 5's own package and a child process are both played here; test_mt5_child.py has the real process."""
+    terminal = FakeTerminal(server=server, login=LOGIN, selected={"EURUSD"})
+    faults.lag_listeners.append(lambda: terminal.start_lag(faults.visibility_lag_ms / 1000))
+    async with in_process(terminal, clock, faults, password="secret", poll_ms=20) as gateway:
+        yield gateway
+
+
 KINDS: dict[str, Kind] = {
     "paper": Kind(connect=_paper),
+    "mt5": Kind(connect=_mt5, modes=(MarginMode.HEDGING, MarginMode.NETTING), can=ALL - {"link faults", "caller's price"}),
 }
 
 
