@@ -66,6 +66,12 @@ def test_prefix_and_suffix_are_taken_off_and_put_on() -> None:
     assert find("#EURUSD_i", spec("#EURUSD_i"), offered, **policy) == "m.EURUSD.pro"
 
 
+def test_what_the_masters_broker_adds_is_taken_off_even_where_nothing_can_be_looked_up() -> None:
+    assert find("#EURUSD_i", None, None, master_prefix="#", master_suffix="_i", suffix=".r") == "EURUSD.r"
+    assert find("EURUSD", None, None, master_prefix="#", suffix=".r") == "EURUSD.r"
+    assert find("#", None, None, master_prefix="#") == "#"
+
+
 def test_without_a_catalogue_the_name_is_taken_as_it_is() -> None:
     assert find("EURUSD", EURUSD, None, suffix=".r") == "EURUSD.r"
 
