@@ -4,19 +4,34 @@ import asyncio
 import json
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
+from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from copier.clock import Clock, VirtualLoop
+from copier.clock import Clock, LoopClock, VirtualLoop, run_virtual
 from copier.errors import CopierError
 from copier.gateway import GatewayFacts
 from copier.gateways import mt5_child
 from copier.gateways.carriers import Link, LinkLost, NotSent
 from copier.gateways.mt5_session import Mt5Opening, Pace
+from copier.gateways.paper_account import PaperAccount
 from copier.gateways.paper_faults import NO_FAULT, Fault, Faults, Operation
+from copier.gateways.paper_server import PaperServer
 from copier.gateways.remote import RemoteGateway
+from copier.model import (
+    CloseRequest,
+    CloseResult,
+    ModifyRequest,
+    ModifyResult,
+    Permit,
+    Position,
+    Side,
+    TradeRequest,
+    TradeResult,
+)
 from copier.wire import CHANGED, Op, decode_request, encode_error, encode_push
 from tests.fakes.fake_metatrader5 import FakeMetaTrader5, FakeTerminal, Hung
 from tests.fakes.mt5_structs import to_plain
@@ -200,6 +215,69 @@ async def in_process(
             yield gateway
         finally:
             await gateway.close()
+
+
+MONDAY_NOON_MS = 1_704_715_200_000
+
+
+@dataclass(kw_only=True)
+class Mt5Scene:
+    """A gateway to a fake terminal at a paper server, and short ways to trade."""
+
+    clock: Clock
+    server: PaperServer
+    terminal: FakeTerminal
+    gateway: RemoteGateway
+
+    @property
+    def account(self) -> PaperAccount:
+        return self.terminal.account
+
+    def permit(self, token: int = 1, within_s: float = 60.0) -> Permit:
+        return Permit(token=token, not_after_ms=self.clock.now_ms() + round(within_s * 1000))
+
+    async def open(self, lots: str = "0.30", *, side: Side = Side.BUY, symbol: str = "EURUSD", **more: Any) -> TradeResult:
+        request = TradeRequest(symbol=symbol, action=side, lots=Decimal(lots), **more)
+        return await self.gateway.execute_trade(request, self.permit())
+
+    async def close(self, ticket: int, lots: str | None = None) -> CloseResult:
+        request = CloseRequest(ticket=ticket, lots=None if lots is None else Decimal(lots))
+        return await self.gateway.close_position(request, self.permit())
+
+    async def modify(self, ticket: int, *, stop: str | None = None, target: str | None = None) -> ModifyResult:
+        levels = [None if level is None else Decimal(level) for level in (stop, target)]
+        request = ModifyRequest(ticket=ticket, stop_loss=levels[0], take_profit=levels[1])
+        return await self.gateway.modify_position(request, self.permit())
+
+    async def positions(self) -> tuple[Position, ...]:
+        return (await self.gateway.get_positions()).positions
+
+
+def paper_terminal(
+    clock: Clock, login: int = 5001, *, symbols: dict[str, dict[str, Any]] | None = None, **account: Any
+) -> FakeTerminal:
+    """Return a terminal logged in to the first of two accounts at a server of its own; `symbols` changes rules."""
+    server = PaperServer("Broker-Demo", clock=clock, server_offset_s=7200)
+    server.add_account(PaperAccount(login, **account))
+    server.add_account(PaperAccount(login + 1, **account))
+    for symbol, changes in (symbols or {}).items():
+        server.change_symbol(symbol, **changes)
+    server.set_quote("EURUSD", "1.10000", "1.10010")
+    server.set_quote("XAUUSD", "2650.50", "2650.80")
+    return FakeTerminal(server=server, login=login, selected={"EURUSD"}, path=f"C:\\Terminals\\{login}\\terminal64.exe")
+
+
+def play(act: Callable[[Mt5Scene], Awaitable[None]], opening: dict[str, Any] | None = None, **more: Any) -> None:
+    """Run a scene in virtual time; `opening` are fields of the child's settings, `more` is for `paper_terminal`."""
+
+    async def run() -> None:
+        clock = LoopClock(MONDAY_NOON_MS)
+        terminal = paper_terminal(clock, **more)
+        async with in_process(terminal, clock, **(opening or {})) as gateway:
+            await gateway.open()
+            await act(Mt5Scene(clock=clock, server=terminal.server, terminal=terminal, gateway=gateway))
+
+    run_virtual(run())
 
 
 class TerminalHost:

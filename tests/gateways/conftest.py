@@ -51,7 +51,7 @@ FAULTS = (
 ALL = frozenset({"deals", "symbols", "wakes", "permits", "tags", "caller's price", *FAULTS})
 """What a kind may be able to do. Some see the price when the call is made, others only where the order is sent. The faults are
 those of its `Faults` its far end obeys: what the broker does to an order; reads that fail; requests that do not leave, answers
-that are lost, a connection that is down; slowness on the way; lists that lag behind; a terminal that someone logged in elsewhere."""
+that are lost, a connection that is down; slowness on the way; lists that lag behind; a terminal that is logged in elsewhere."""
 
 
 @dataclass(kw_only=True)
