@@ -420,8 +420,6 @@ class PaperServer:
     def _reprice(self) -> None:
         self.ticks += 1
         for account in self.accounts.values():
-            for book in account.books.values():
-                book.changed()
             account.revision += 1
 
     def _pass_time(self) -> int:

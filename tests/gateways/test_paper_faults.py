@@ -9,7 +9,7 @@ from copier.clock import LoopClock, run_virtual
 from copier.errors import OutcomeUnknown, Reason, Rejected, Unavailable
 from copier.gateways import paper_faults as fault
 from copier.gateways.paper import PaperGateway
-from copier.gateways.paper_account import PaperAccount
+from copier.gateways.paper_account import PaperAccount, server_time
 from copier.gateways.paper_faults import NO_FAULT, Fault, Faults, Operation
 from copier.gateways.paper_server import PaperServer
 from copier.model import CloseRequest, MarginMode, ModifyRequest, Permit, Side, TradeRequest
@@ -266,7 +266,7 @@ def test_a_closed_position_stays_listed_for_the_lag_and_cannot_be_closed_again()
         world.faults.visibility_lag_ms = 500
         await world.close(opened.ticket)
         assert len(await world.positions()) == 1
-        with pytest.raises(Rejected) as caught:
+        with pytest.raises(Rejected, match=f"Position with ticket {opened.ticket} not found") as caught:
             await world.close(opened.ticket)
         assert caught.value.reason is Reason.INVALID_TICKET
         await asyncio.sleep(0.5)
@@ -481,6 +481,21 @@ def test_a_fresh_mt4_gateway_learns_a_chain_from_the_comments_of_its_history():
         assert {deal.position_id for deal in await fresh.get_deals(since) if deal.position_id} == {opened.ticket}
         (seen,) = (await fresh.get_positions()).positions
         assert (seen.ticket, seen.identifier) == (last.rest_ticket, opened.ticket)
+
+    play(scene, MarginMode.MT4)
+
+
+def test_the_end_of_an_mt4_chain_is_named_by_its_parent_where_the_history_asked_for_is_short():
+    async def scene(world):
+        opened = await world.open()
+        rest = await world.close(opened.ticket, "0.10")
+        await asyncio.sleep(60)
+        since = server_time(world.server.now_ms())
+        world.server.close(1, rest.rest_ticket)
+        fresh = PaperGateway(world.server, 1)
+        await fresh.open()
+        (last,) = await fresh.get_deals(since)
+        assert (last.order, last.position_id) == (rest.rest_ticket, opened.ticket)
 
     play(scene, MarginMode.MT4)
 

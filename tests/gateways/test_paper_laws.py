@@ -154,13 +154,13 @@ def test_after_every_price_no_position_stands_beyond_its_levels_or_below_the_sto
 
 
 @settings(max_examples=100, deadline=None)
-@given(modes, histories)
-def test_looking_only_at_accounts_in_danger_finds_the_same_stop_outs_as_looking_at_all(mode, history):
+@given(modes, histories, st.sampled_from(["USD", "EUR"]))
+def test_looking_only_at_accounts_in_danger_finds_the_same_stop_outs_as_looking_at_all(mode, history, currency):
     def seen(server):
         return [(deal.symbol, deal.lots, deal.price, deal.reason, deal.profit) for deal in server.accounts[1].deals]
 
-    quick = run(mode, history, balance=D(1500))
-    careful, prices = market(mode, balance=D(1500))
+    quick = run(mode, history, balance=D(1500), currency=currency)
+    careful, prices = market(mode, balance=D(1500), currency=currency)
     for step in history:
         act(careful, prices, step)
         for book in careful.accounts[1].books.values():

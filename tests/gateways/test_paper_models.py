@@ -168,6 +168,37 @@ def test_a_netting_close_by_ticket_of_more_than_there_is_never_opens_the_opposit
     assert (bench.position.type, bench.position.lots) == (Side.BUY, D("0.30"))
 
 
+def test_a_netting_position_inside_the_freeze_level_is_neither_reduced_nor_reversed(bench):
+    bench.serve(MarginMode.NETTING)
+    bench.server.buy(bench.login, "EURUSD", "0.30", stop_loss=D("1.09950"))
+    bench.server.change_symbol("EURUSD", freeze_level=100)
+    for lots in ("0.10", "0.50"):
+        with pytest.raises(Rejected) as caught:
+            bench.server.sell(bench.login, "EURUSD", lots)
+        assert caught.value.reason is Reason.FROZEN
+
+
+def test_the_volume_limit_holds_for_netting_adds_and_for_what_a_reversal_leaves(bench):
+    bench.serve(MarginMode.NETTING)
+    bench.server.change_symbol("EURUSD", volume_limit="0.50")
+    bench.server.buy(bench.login, "EURUSD", "0.40")
+    for order in (bench.server.buy, bench.server.sell):
+        with pytest.raises(Rejected) as caught:
+            order(bench.login, "EURUSD", "0.95")
+        assert caught.value.code == 10034
+    bench.server.sell(bench.login, "EURUSD", "0.90")
+    assert (bench.position.type, bench.position.lots) == (Side.SELL, D("0.50"))
+
+
+def test_a_reversal_books_the_costs_of_the_old_side_once(bench):
+    bench.serve(MarginMode.NETTING)
+    fill = bench.server.buy(bench.login, "EURUSD", "0.30")
+    bench.server.set_costs(bench.login, fill.position, swap=D("-1.00"), commission=D("-0.50"))
+    turned = bench.server.sell(bench.login, "EURUSD", "0.50")
+    bench.server.close(bench.login, turned.position)
+    assert [(deal.swap, deal.commission) for deal in bench.account.deals[2:]] == [(D("-1.00"), D("-0.50")), (0, 0)]
+
+
 def test_netting_positions_of_two_symbols_do_not_meet(bench):
     bench.serve(MarginMode.NETTING)
     bench.server.buy(bench.login, "EURUSD", "0.30")

@@ -115,6 +115,15 @@ def test_a_future_is_worth_its_tick_value(bench):
     assert bench.account.margin() == D(500)
 
 
+def test_a_changed_contract_is_worth_something_else_at_once(bench):
+    bench.server.buy(bench.login, "XAUUSD", "0.10")
+    bench.server.buy(bench.login, "XAUUSD", "0.10")
+    assert bench.server.equity(bench.login) == D("9994.00")
+    bench.server.change_symbol("XAUUSD", contract_size="10")
+    assert bench.server.equity(bench.login) == D("9999.40")
+    assert {each.profit for each in bench.server.positions(bench.login)} == {D("-0.30")}
+
+
 # margin
 
 
@@ -226,6 +235,25 @@ def test_a_margin_level_exactly_at_the_stop_out_level_is_stopped_out(bench):
     bench.server.set_quote("EURUSD", "0.99501", "0.99501")
     assert len(bench.server.positions(bench.login)) == 1
     bench.server.set_quote("EURUSD", "0.99500", "0.99500")
+    assert bench.server.positions(bench.login) == ()
+
+
+def test_a_loss_that_only_the_conversion_made_larger_is_stopped_out_too(bench):
+    bench.serve(currency="EUR", balance=D(3000))
+    bench.server.buy(bench.login, "XAUUSD", "1.00")
+    bench.server.set_quote("XAUUSD", "2632.00", "2632.30")
+    bench.server.set_quote("EURUSD", "0.80000", "0.80010")
+    assert len(bench.server.positions(bench.login)) == 1
+    bench.server.set_quote("XAUUSD", "2631.90", "2632.20")
+    assert bench.server.positions(bench.login) == ()
+
+
+def test_a_position_that_a_changed_contract_made_larger_is_stopped_out_with_the_next_price(bench):
+    bench.serve(balance=D(3000))
+    bench.server.buy(bench.login, "XAUUSD", "0.10")
+    bench.server.set_quote("XAUUSD", "2640.00", "2640.30")
+    bench.server.change_symbol("XAUUSD", contract_size="5000")
+    bench.server.set_quote("XAUUSD", "2640.00", "2640.30")
     assert bench.server.positions(bench.login) == ()
 
 

@@ -117,3 +117,16 @@ def test_the_account_may_limit_waiting_orders(bench):
     with pytest.raises(Rejected) as caught:
         place(bench, PendingType.BUY_LIMIT, "1.08000")
     assert (caught.value.reason, caught.value.code) == (Reason.LIMIT, 10033)
+
+
+def test_the_stops_level_holds_for_the_price_and_the_levels_of_a_waiting_order(bench):
+    bench.server.change_symbol("EURUSD", stops_level=100)
+    for price, levels, reason in (
+        ("1.09920", {}, Reason.INVALID_PRICE),
+        ("1.09000", {"stop_loss": D("1.08950")}, Reason.INVALID_STOPS),
+        ("1.09000", {"take_profit": D("1.08000")}, Reason.INVALID_STOPS),
+    ):
+        with pytest.raises(Rejected) as caught:
+            place(bench, PendingType.BUY_LIMIT, price, **levels)
+        assert caught.value.reason is reason
+    place(bench, PendingType.BUY_LIMIT, "1.09000", stop_loss=D("1.08800"), take_profit=D("1.09200"))
