@@ -9,7 +9,7 @@ import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import pytest
 
@@ -23,6 +23,35 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if SERVERS & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.server)
+
+
+# Deadlines -------------------------------------------------------------------------------------------------------------
+
+
+class Overdue(SystemExit):
+    """A test took too long. An event loop swallows everything its callbacks raise but this and an interrupt."""
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_timeout_set_timer(item: pytest.Item, settings: Any) -> bool | None:
+    if not hasattr(signal, "SIGALRM") or settings.method == "thread":
+        return None
+
+    def end(number: int, frame: object) -> NoReturn:
+        raise Overdue(f"{item.nodeid} took longer than {settings.timeout:g} s")
+
+    signal.signal(signal.SIGALRM, end)
+    signal.setitimer(signal.ITIMER_REAL, settings.timeout, 5)
+    return True
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_timeout_cancel_timer(item: pytest.Item) -> None:
+    if hasattr(signal, "SIGALRM"):
+        signal.setitimer(signal.ITIMER_REAL, 0)
+
+
+# What is outside the project -------------------------------------------------------------------------------------------
 
 
 def absent(reason: str) -> NoReturn:

@@ -3,7 +3,9 @@
 import ast
 import re
 import shutil
+import signal
 import subprocess
+import sys
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -108,6 +110,39 @@ def test_no_registry_and_no_place_of_one_machine_is_named_in_any_file() -> None:
             continue
         found += [f"{path.relative_to(ROOT)}: {word}" for word in FORBIDDEN if word in text]
     assert found == []
+
+
+ENDLESS = """
+import asyncio
+import pytest
+from copier.clock import run_virtual
+
+async def endless():
+    while True:
+        await asyncio.sleep(1)
+
+@pytest.mark.timeout(0.5)
+def test_virtual():
+    run_virtual(endless())
+
+@pytest.mark.timeout(0.5)
+async def test_real():
+    while True:
+        await asyncio.sleep(0)
+
+def test_quick():
+    pass
+"""
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGALRM"), reason="deadlines inside an event loop need POSIX signals")
+def test_a_test_without_end_fails_at_its_deadline_and_the_next_one_runs(tmp_path: Path) -> None:
+    shutil.copy(ROOT / "tests" / "conftest.py", tmp_path)
+    (tmp_path / "test_endless.py").write_text(ENDLESS, encoding="utf-8")
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-o", "asyncio_mode=auto", str(tmp_path)]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=25)
+    assert "2 failed, 1 passed" in done.stdout, done.stdout[-2000:]
+    assert "test_virtual took longer than 0.5 s" in done.stdout
 
 
 # Settings --------------------------------------------------------------------------------------------------------------
