@@ -4,10 +4,11 @@
 loses, the next snapshot brings back, so every failure here ends in `StoreError` and a later try, never in a guess.
 """
 
+import asyncio
 import hashlib
 import hmac
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from collections.abc import Awaitable, Mapping
+from typing import Any, NamedTuple, TypeVar
 
 import fakeredis
 import msgspec
@@ -19,6 +20,8 @@ from redis.exceptions import RedisError, ResponseError
 from copier import wire
 from copier.errors import Fenced, ProtocolError, SettingsError, StoreError
 from copier.model import Event, Snapshot
+
+T = TypeVar("T")
 
 KEY = "copier:events:{}"
 ENTRIES_MAX = 10_000
@@ -101,7 +104,7 @@ class Stream:
         keys: dict[Any, Any] = {KEY.format(master): str(entry) for master, entry in after.items()}
         masters = {KEY.format(master).encode(): master for master in after}
         try:
-            answer = await self._client.xread(keys, count=count, block=block_ms)
+            answer = await _uncancelled(self._client.xread(keys, count=count, block=block_ms))
         except _FAILURES as error:
             raise StoreError(f"reading events: {error}") from error
         return [self._entry(masters[bytes(key)], raw_id, fields) for key, entries in (answer or []) for raw_id, fields in entries]
@@ -127,7 +130,7 @@ class Stream:
     async def ping(self) -> None:
         """Raise `StoreError` where Redis does not answer."""
         try:
-            await self._client.ping()
+            await _uncancelled(self._client.ping())
         except _FAILURES as error:
             raise StoreError(f"Redis does not answer: {error}") from error
 
@@ -146,17 +149,33 @@ class Stream:
 
     async def _range(self, master: str, lower: str, upper: str, count: int) -> list[tuple[bytes, dict[bytes, bytes]]]:
         try:
-            found: list[tuple[bytes, dict[bytes, bytes]]] = await self._client.xrange(KEY.format(master), lower, upper, count)
+            found: list[tuple[bytes, dict[bytes, bytes]]] = await _uncancelled(
+                self._client.xrange(KEY.format(master), lower, upper, count)
+            )
         except _FAILURES as error:
             raise StoreError(f"stream of {master}: {error}") from error
         return found
 
     async def _reversed(self, master: str, upper: str, count: int) -> list[tuple[bytes, dict[bytes, bytes]]]:
         try:
-            found: list[tuple[bytes, dict[bytes, bytes]]] = await self._client.xrevrange(KEY.format(master), upper, "-", count)
+            found: list[tuple[bytes, dict[bytes, bytes]]] = await _uncancelled(
+                self._client.xrevrange(KEY.format(master), upper, "-", count)
+            )
         except _FAILURES as error:
             raise StoreError(f"stream of {master}: {error}") from error
         return found
+
+
+async def _uncancelled(call: Awaitable[T]) -> T:
+    """Await a call of the client without losing a cancellation.
+
+    Until Python 3.12 `asyncio.wait_for`, which the client uses inside, drops one that arrives together with its answer.
+    """
+    answer = await call
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
+    return answer
 
 
 def open_stream(url: str, *, entries_max: int = ENTRIES_MAX, secret: bytes = b"") -> Stream:

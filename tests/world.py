@@ -67,10 +67,12 @@ class World:
         self.database = Database(MEMORY)
         self.stream: Stream = open_stream("memory://")
         self._tasks: list[asyncio.Task[None]] = []
+        self._quotes: dict[str, tuple[str, str]] = {}
         self.quote("EURUSD", "1.10000", "1.10010")
         self.quote("XAUUSD", "2650.00", "2650.30")
 
     def quote(self, symbol: str, bid: str, ask: str) -> None:
+        self._quotes[symbol] = (bid, ask)
         for account in (self.master, *self.accounts.values()):
             account.quote(symbol, bid, ask)
 
@@ -98,8 +100,11 @@ class World:
         self._tasks.append(self.worker_task)
 
     async def settle(self, seconds: float = 3.0) -> None:
-        """Let so much virtual time pass, and no task fail in it."""
-        await asyncio.sleep(seconds)
+        """Let so much virtual time pass with prices standing still, and no task fail in it."""
+        for _ in range(round(seconds * 2)):
+            await asyncio.sleep(0.5)
+            for symbol, (bid, ask) in self._quotes.items():
+                self.quote(symbol, bid, ask)
         for task in self._tasks:
             if task.done() and not task.cancelled():
                 task.result()

@@ -6,7 +6,7 @@ from decimal import Decimal
 import pytest
 
 from copier.errors import Reason
-from copier.gateways.paper_faults import Fault, Operation
+from copier.gateways.paper_faults import Operation, partial_fill, refuse
 from copier.model import MarginMode, Verdict
 from tests.world import D, World, one, story
 
@@ -82,7 +82,7 @@ def test_the_follower_holds_what_the_master_holds_after_every_step(master: Margi
 @pairs
 def test_a_partly_filled_open_is_reduced_in_proportion_and_never_topped_up(master: MarginMode, follower: MarginMode) -> None:
     async def tell(world: World) -> None:
-        world.accounts["f"].gateway.faults.next(Operation.EXECUTE, Fault(partial=D("0.4")))
+        world.accounts["f"].gateway.faults.next(Operation.EXECUTE, partial_fill("0.4"))
         ticket = world.buy("EURUSD", "1.00")
         await world.settle()
         assert world.net_is("EURUSD", "0.40")
@@ -130,7 +130,7 @@ def test_a_close_that_is_refused_is_tried_until_it_is_done(follower: MarginMode)
         ticket = world.buy("EURUSD", "1.00")
         await world.settle()
         for _ in range(3):
-            world.accounts["f"].gateway.faults.next(Operation.CLOSE, Fault(reason=Reason.MARKET_CLOSED))
+            world.accounts["f"].gateway.faults.next(Operation.CLOSE, refuse(Reason.MARKET_CLOSED))
         world.close(ticket)
         await world.settle(10)
         assert world.accounts["f"].positions == ()
