@@ -1,6 +1,7 @@
 """Where time comes from: the machine's clock, or an event loop whose time is virtual."""
 
 import asyncio
+import heapq
 import time
 from collections.abc import Coroutine
 from typing import Any, Protocol, TypeVar
@@ -42,6 +43,8 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     follower's answer, takes no time unless something in it waits. Threads and real sockets have no place on it.
     """
 
+    _timer_cancelled_count: int
+
     def __init__(self) -> None:
         super().__init__()
         self._now = 0.0
@@ -53,6 +56,10 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     def _run_once(self) -> None:
         ready: Any = getattr(self, "_ready")  # noqa: B009 - private to asyncio, so unknown to its stubs
         timers: Any = getattr(self, "_scheduled")  # noqa: B009
+        # Timers that were cancelled stay on the heap: time must neither jump to them nor wait behind them.
+        while timers and timers[0].cancelled():
+            heapq.heappop(timers)._scheduled = False
+            self._timer_cancelled_count -= 1
         if not ready and timers and timers[0].when() > self._now:
             self._now = timers[0].when()
         super()._run_once()  # type: ignore[misc]
