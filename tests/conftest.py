@@ -7,7 +7,7 @@ import socket
 import subprocess
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -32,17 +32,38 @@ class Overdue(SystemExit):
     """A test took too long. An event loop swallows everything its callbacks raise but this and an interrupt."""
 
 
+_running: list[str] = []
+"""The test whose own code runs just now: pytest's code around it is not to be interrupted."""
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_timeout_set_timer(item: pytest.Item, settings: Any) -> bool | None:
     if not hasattr(signal, "SIGALRM") or settings.method == "thread":
         return None
 
-    def end(number: int, frame: object) -> NoReturn:
-        raise Overdue(f"{item.nodeid} took longer than {settings.timeout:g} s")
+    def end(number: int, frame: object) -> None:
+        if _running:
+            raise Overdue(f"{item.nodeid} took longer than {settings.timeout:g} s")
 
     signal.signal(signal.SIGALRM, end)
     signal.setitimer(signal.ITIMER_REAL, settings.timeout, 5)
     return True
+
+
+def _interruptible(item: pytest.Item) -> Generator[None, object, object]:
+    _running.append(item.nodeid)
+    try:
+        return (yield)
+    finally:
+        _running.clear()
+
+
+pytest_runtest_setup = pytest_runtest_call = pytest.hookimpl(wrapper=True, trylast=True)(_interruptible)
+
+
+@pytest.hookimpl(wrapper=True, trylast=True)
+def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, object, object]:
+    return (yield from _interruptible(item))
 
 
 @pytest.hookimpl(tryfirst=True)
