@@ -31,7 +31,6 @@ class FileFence:
     def admit(self, token: int) -> Iterator[None]:
         """Enter with a token; raise `Rejected` for a lower one than seen, `Unavailable` where another process stays inside."""
         try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
             file = os.fdopen(os.open(self._path, os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o600), "r+b", buffering=0)
         except OSError as error:
             raise Unavailable(f"the owners' token cannot be read from {self._path}: {error}") from error
