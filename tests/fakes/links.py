@@ -4,7 +4,9 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
+from copier.errors import GatewayError
 from copier.gateways.carriers import LinkLost, NotSent
+from copier.gateways.paper import PaperGateway
 from copier.gateways.serving import FarEnd
 from copier.wire import CHANGED, encode_push
 
@@ -93,3 +95,18 @@ class DirectCarrier:
     def _changed(self) -> None:
         if self.links and not self.link.over:
             self.link.push()
+
+
+class PaperCarrier(DirectCarrier):
+    """Links to a paper gateway, which is opened and closed with them."""
+
+    def __init__(self, behind: PaperGateway, far_end: FarEnd) -> None:
+        super().__init__(far_end, behind)
+        self._behind = behind
+
+    async def connect(self) -> DirectLink:
+        try:
+            await self._behind.open()
+        except GatewayError as error:
+            raise LinkLost(str(error)) from error
+        return await super().connect()

@@ -14,13 +14,15 @@ from typing import Any
 import pytest
 
 from copier.clock import Clock, LoopClock, run_virtual
-from copier.gateway import Gateway
+from copier.gateway import Gateway, GatewayFacts
 from copier.gateways.paper import PaperGateway
 from copier.gateways.paper_account import PaperAccount
 from copier.gateways.paper_faults import Faults
 from copier.gateways.paper_orders import BrokerHabits
 from copier.gateways.paper_server import PaperServer
 from copier.gateways.paper_symbols import PaperSymbol, default_symbols
+from copier.gateways.remote import RemoteGateway
+from copier.gateways.serving import FarEnd
 from copier.model import (
     CloseRequest,
     CloseResult,
@@ -33,7 +35,9 @@ from copier.model import (
     TradeRequest,
     TradeResult,
 )
+from copier.wire import Opening
 from tests.fakes.fake_metatrader5 import FakeTerminal
+from tests.fakes.links import PaperCarrier
 from tests.fakes.mt5_stage import in_process
 
 LOGIN = 5001
@@ -162,8 +166,20 @@ async def _mt5(server: PaperServer, clock: Clock, faults: Faults) -> AsyncIterat
         yield gateway
 
 
+@asynccontextmanager
+async def _frames(server: PaperServer, clock: Clock, faults: Faults) -> AsyncIterator[Gateway]:
+    """A paper gateway behind the frames every far end speaks, so that whoever speaks them is held to the same promises."""
+    behind = PaperGateway(server, LOGIN, clock=clock, faults=faults, call_timeout_s=60.0)
+    account = f"{LOGIN}@{server.name}"
+    carrier = PaperCarrier(behind, FarEnd(behind, account, clock=clock))
+    facts = GatewayFacts(kind="frames", settle_s=0.5)
+    yield RemoteGateway(carrier, facts, Opening(account=account), clock=clock)
+    await behind.close()
+
+
 KINDS: dict[str, Kind] = {
     "paper": Kind(connect=_paper),
+    "frames": Kind(connect=_frames),
     "mt5": Kind(connect=_mt5, modes=(MarginMode.HEDGING, MarginMode.NETTING), can=ALL - {"link faults", "caller's price"}),
 }
 
