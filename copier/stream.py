@@ -86,7 +86,9 @@ class Stream:
         if self._secret:
             fields[b"s"] = self._sign(master, entry, body)
         try:
-            await self._client.xadd(KEY.format(master), fields, id=str(entry), maxlen=self._entries_max, approximate=True)
+            await _uncancelled(
+                self._client.xadd(KEY.format(master), fields, id=str(entry), maxlen=self._entries_max, approximate=True)
+            )
         except ResponseError as error:
             if "equal or smaller" not in str(error):
                 raise StoreError(f"stream of {master}: {error}") from error
@@ -185,7 +187,7 @@ def open_stream(url: str, *, entries_max: int = ENTRIES_MAX, secret: bytes = b""
     """
     if url.startswith("memory://"):
         server = fakeredis.FakeServer(server_type="redis")
-        client: Any = fakeredis.FakeAsyncRedis(server=server)
+        client: Any = fakeredis.FakeAsyncRedis(server=server, socket_timeout=None)
         return Stream(client, entries_max=entries_max, secret=secret)
     try:
         client = aioredis.from_url(
