@@ -231,7 +231,7 @@ def check_references(tree: Mapping[str, Any]) -> list[Problem]:
     accounts = _named(tree, "accounts")
     masters = {name: _text(master, "account") for name, master in _named(tree, "masters").items()}
     followers = {name: _text(follower, "account") for name, follower in _named(tree, "followers").items()}
-    problems = _same_login(accounts)
+    problems = _same_login(accounts) + _same_terminal(accounts)
     for section, users in (("masters", masters), ("followers", followers)):
         users_of: dict[str, str] = {}
         for name, account in users.items():
@@ -304,6 +304,19 @@ def _same_login(accounts: Mapping[str, Mapping[str, Any]]) -> list[Problem]:
             problems.append(Problem(("accounts", name, "login"), text))
         else:
             names[place] = name
+    return problems
+
+
+def _same_terminal(accounts: Mapping[str, Mapping[str, Any]]) -> list[Problem]:
+    problems = []
+    owners: dict[str, str] = {}
+    for name, account in accounts.items():
+        path = _text(account, "path").replace("/", "\\").lower()
+        if path and path in owners:
+            text = f"the terminal of account {owners[path]} already; two accounts in one would log each other out"
+            problems.append(Problem(("accounts", name, "path"), text))
+        elif _text(account, "kind") == "mt5" and path:
+            owners[path] = name
     return problems
 
 

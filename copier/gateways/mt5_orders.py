@@ -53,7 +53,8 @@ LISTED_SHARE = 0.2
 PLACED_SHARE = 0.5
 """The part of a call's time that may go by until an accepted order is filled."""
 _ENTRY_OUT = 1
-_DEAD_STATES = {2: "cancelled", 5: "rejected", 6: "expired"}
+_DEAD_STATES = {2, 5, 6}
+"""Cancelled, rejected, expired."""
 
 
 class Prices(Protocol):
@@ -358,9 +359,11 @@ class Orders:
         if sum((number(deal.volume) for deal in deals), ZERO) >= wanted:
             return deals
         past = self._session.api.history_orders_get(ticket=result.order)
-        if past and past[0].state in _DEAD_STATES:
-            return deals
-        return None
+        if not past or past[0].state not in _DEAD_STATES:
+            return None
+        # What was filled before it died has deals, which may be listed later than the order's end.
+        filled = number(past[0].volume_initial) - number(past[0].volume_current)
+        return deals if sum((number(deal.volume) for deal in deals), ZERO) >= filled else None
 
     def _deals(self, order: int) -> list[Any]:
         return list(self._session.api.history_deals_get(ticket=order) or ())

@@ -68,7 +68,7 @@ class OrderFault:
     placed_s: float | None = None
     """The answer is 10008 and the order is filled so much later."""
     dropped: bool = False
-    """The answer is 10008 and the order dies unfilled."""
+    """The answer is 10008 and the order dies unfilled, or filled as far as `broker` says."""
     price_hidden: bool = False
     """The answer names no price, as with market execution at some brokers."""
 
@@ -111,7 +111,7 @@ class FakeTerminal:
         self._synchronised_ms = 0
         self._past: deque[tuple[int, tuple[Any, ...]]] = deque()
         self._later: list[tuple[int, Callable[[], None]]] = []
-        self._waiting: dict[int, tuple[dict[str, Any], OrderState, int]] = {}
+        self._waiting: dict[int, tuple[dict[str, Any], OrderState, float]] = {}
         self.account.listeners.append(self._changed)
         self._request_id = 0
 
@@ -214,8 +214,8 @@ class FakeTerminal:
         if self.synchronising:
             return ()
         dead = tuple(
-            self._placed_row(ticket, request, state)
-            for ticket, (request, state, _) in self._waiting.items()
+            self._placed_row(ticket, request, state, filled)
+            for ticket, (request, state, filled) in self._waiting.items()
             if state is not OrderState.PLACED
         )
         return (*(_order(order) for order in self.account.orders), *dead)
@@ -224,20 +224,20 @@ class FakeTerminal:
         if self.synchronising:
             return ()
         placed = tuple(
-            self._placed_row(ticket, request, state)
-            for ticket, (request, state, _) in self._waiting.items()
+            self._placed_row(ticket, request, state, filled)
+            for ticket, (request, state, filled) in self._waiting.items()
             if state is OrderState.PLACED
         )
         return (*(_order(order) for order in self.account.pending.values()), *placed)
 
-    def _placed_row(self, ticket: int, request: dict[str, Any], state: OrderState) -> Any:
+    def _placed_row(self, ticket: int, request: dict[str, Any], state: OrderState, filled: float) -> Any:
         return struct(
             "TradeOrder",
             ticket=ticket,
             type=request["type"],
             state=STATES[state],
             volume_initial=request["volume"],
-            volume_current=request["volume"],
+            volume_current=round(request["volume"] - filled, 8),
             symbol=request["symbol"],
         )
 
@@ -269,13 +269,13 @@ class FakeTerminal:
 
     def _place(self, request: dict[str, Any], fault: OrderFault) -> Any:
         ticket = self.server._desk.next_ticket()
-        self._waiting[ticket] = (request, OrderState.PLACED, 0)
+        self._waiting[ticket] = (request, OrderState.PLACED, 0.0)
         account = self.account
 
         def settle() -> None:
             del self._waiting[ticket]
-            if fault.dropped:
-                self._waiting[ticket] = (request, OrderState.REJECTED, 0)
+            if fault.dropped and fault.broker.fraction is None:
+                self._waiting[ticket] = (request, OrderState.REJECTED, 0.0)
                 return
             done = len(account.deals)
             self._execute(request, fault)
@@ -284,6 +284,8 @@ class FakeTerminal:
                 deal = account.deals[index]
                 renamed = msgspec.structs.replace(deal, order=ticket)
                 account.deals[index] = renamed
+                if fault.dropped:
+                    self._waiting[ticket] = (request, OrderState.CANCELED, float(deal.lots))
 
         self._later.append((self.now_ms + round((fault.placed_s or 0.3) * 1000), settle))
         return self._answer(10008, request, "Request placed", order=ticket)

@@ -433,6 +433,17 @@ def test_an_order_that_was_placed_and_dropped_is_rejected() -> None:
     play(act)
 
 
+@pytest.mark.parametrize("lag_s", [0.0, 1.0])
+def test_a_placed_order_that_dies_half_filled_counts_what_was_filled_though_deals_are_listed_late(lag_s: float) -> None:
+    async def act(scene: Mt5Scene) -> None:
+        if lag_s:
+            scene.terminal.start_lag(lag_s)
+        scene.terminal.next_orders.append(OrderFault(dropped=True, broker=partial_fill("0.5")))
+        assert (await scene.open("0.30")).lots == D("0.15")
+
+    play(act)
+
+
 def test_an_order_that_stays_placed_is_unknown_before_the_deadline() -> None:
     async def act(scene: Mt5Scene) -> None:
         scene.terminal.next_orders.append(OrderFault(placed_s=30.0))
