@@ -1,5 +1,6 @@
 """MetaTrader 5's structures <-> the model, without any call: numbers, positions, orders, deals, symbols, requests."""
 
+import functools
 import math
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
@@ -93,6 +94,7 @@ TIMEFRAMES = {
 }
 
 
+@functools.lru_cache(maxsize=65_536)
 def number(value: float) -> Decimal:
     """Return a terminal's float as the decimal it stands for: 15 digits, which is all that a double keeps."""
     if not math.isfinite(value):
@@ -100,6 +102,7 @@ def number(value: float) -> Decimal:
     return Decimal(f"{value:.15g}") if value else ZERO
 
 
+@functools.lru_cache(maxsize=65_536)
 def server_time(milliseconds: int) -> datetime:
     """Return a moment of the server's clock, written as if it were UTC."""
     return _1970 + timedelta(milliseconds=milliseconds)

@@ -4,6 +4,8 @@ A new kind of gateway joins by one entry in `KINDS`: how to open it on a `PaperS
 do, and how its event loop runs. On a loop of real time give it a short call timeout and settle time: some scenes wait them out.
 """
 
+import asyncio
+import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
@@ -13,8 +15,9 @@ from typing import Any
 
 import pytest
 
-from copier.clock import Clock, LoopClock, run_virtual
+from copier.clock import Clock, LoopClock, SystemClock, run_virtual
 from copier.gateway import Gateway, GatewayFacts
+from copier.gateways.mt5 import mt5_gateway
 from copier.gateways.paper import PaperGateway
 from copier.gateways.paper_account import PaperAccount
 from copier.gateways.paper_faults import Faults
@@ -35,10 +38,11 @@ from copier.model import (
     TradeRequest,
     TradeResult,
 )
+from copier.settings import Mt5Settings
 from copier.wire import Opening
 from tests.fakes.fake_metatrader5 import FakeTerminal
 from tests.fakes.links import PaperCarrier
-from tests.fakes.mt5_stage import in_process
+from tests.fakes.mt5_stage import TerminalHost, in_process
 
 LOGIN = 5001
 OFFSET_S = 7200
@@ -150,6 +154,7 @@ class Kind:
     can: frozenset[str] = ALL
     run: Callable[[Any], None] = run_virtual
     clock: Callable[[], Clock] = lambda: LoopClock(MONDAY_NOON_MS)
+    marks: tuple[pytest.MarkDecorator, ...] = ()
 
 
 @asynccontextmanager
@@ -177,10 +182,30 @@ async def _frames(server: PaperServer, clock: Clock, faults: Faults) -> AsyncIte
     await behind.close()
 
 
+@asynccontextmanager
+async def _mt5_process(server: PaperServer, clock: Clock, faults: Faults) -> AsyncIterator[Gateway]:
+    """MetaTrader 5's own package alone is played; the child is a process of its own."""
+    terminal = FakeTerminal(server=server, login=LOGIN, selected={"EURUSD"})
+    with tempfile.TemporaryDirectory() as folder:
+        terminal.data_path = folder
+        async with TerminalHost(terminal) as host:
+            fields = {"kind": "mt5", "login": LOGIN, "server": server.name, "path": terminal.path, "password": "secret"}
+            settings = Mt5Settings.model_validate(fields | {"sync_s": 0, "settle_s": 0.5, "call_timeout_s": 5, "poll_ms": 20})
+            yield mt5_gateway(settings, clock, host.command)
+
+
 KINDS: dict[str, Kind] = {
     "paper": Kind(connect=_paper),
     "frames": Kind(connect=_frames),
     "mt5": Kind(connect=_mt5, modes=(MarginMode.HEDGING, MarginMode.NETTING), can=ALL - {"link faults", "caller's price"}),
+    "mt5-process": Kind(
+        connect=_mt5_process,
+        modes=(MarginMode.HEDGING, MarginMode.NETTING),
+        can=ALL - {*FAULTS, "caller's price"},
+        run=asyncio.run,
+        clock=SystemClock,
+        marks=(pytest.mark.slow,),
+    ),
 }
 
 
@@ -233,7 +258,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     needs = getattr(metafunc.function, "needs", frozenset())
     modes = getattr(metafunc.function, "modes", tuple(MarginMode))
     stages = [
-        pytest.param(Stage(kind=kind, mode=mode), id=f"{name}-{mode}")
+        pytest.param(Stage(kind=kind, mode=mode), id=f"{name}-{mode}", marks=kind.marks)
         for name, kind in KINDS.items()
         if needs <= kind.can
         for mode in kind.modes
