@@ -1,13 +1,14 @@
 """The SQL database behind ledger and history: engine, tables, and one thread that does all the waiting for disks."""
 
 import asyncio
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy import event
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
 from copier.errors import SettingsError, StoreError
 
@@ -16,6 +17,7 @@ T = TypeVar("T")
 MEMORY = "sqlite://"
 """A database in this process alone, run without a thread: for replay, shadow runs and tests in virtual time."""
 BUSY_TIMEOUT_MS = 5_000
+BUSY_PAUSE_S = 0.02
 CALL_TIMEOUT_S = 15.0
 
 metadata = sa.MetaData()
@@ -142,9 +144,17 @@ class Database:
             raise StoreError(f"{self.name}: no answer within {CALL_TIMEOUT_S:.0f} s") from None
 
     def _transact(self, work: Callable[[sa.Connection], T]) -> T:
+        give_up = time.monotonic() + CALL_TIMEOUT_S / 2
         try:
-            with self._engine.begin() as connection:
-                return work(connection)
+            while True:
+                try:
+                    with self._engine.begin() as connection:
+                        return work(connection)
+                except OperationalError as error:
+                    # SQLite says so at once, whatever the busy timeout, while another process recovers or leaves the file.
+                    if "locked" not in str(error.orig) or time.monotonic() > give_up:
+                        raise
+                    time.sleep(BUSY_PAUSE_S)
         except SQLAlchemyError as error:
             cause = getattr(error, "orig", None) or error
             raise StoreError(f"{self.name}: {cause}") from error
