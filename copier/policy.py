@@ -5,7 +5,6 @@ Lots, points, percents and money are decimals; money is in the follower account'
 """
 
 import re
-from collections.abc import Callable
 from decimal import Decimal, InvalidOperation
 from enum import StrEnum
 from fnmatch import fnmatchcase
@@ -85,13 +84,13 @@ def _ascii(text: str) -> str:
     return text
 
 
-def _short(field: str) -> Callable[[Any], Any]:
+def _short(field: str, policy: type[BaseModel], words: type[StrEnum]) -> BeforeValidator:
     """Let a lone word stand for a mapping with one key: `stops: none` is `stops: {mode: none}`."""
 
     def expand(value: Any) -> Any:
         return {field: value} if isinstance(value, str) else value
 
-    return expand
+    return BeforeValidator(expand, json_schema_input_type=policy | words)
 
 
 Number = Annotated[Decimal, BeforeValidator(_number)]
@@ -406,7 +405,7 @@ class LevelPolicy(Policy):
         return self
 
 
-Level = Annotated[LevelPolicy, BeforeValidator(_short("mode"))]
+Level = Annotated[LevelPolicy, _short("mode", LevelPolicy, LevelMode)]
 
 
 class Sides(StrEnum):
@@ -482,7 +481,7 @@ class CopyPolicy(Policy):
     """Trade the other side; stop and target change places."""
     sides: Sides = Sides.BOTH
     """Which of the master's sides are copied: `both`, `buy` or `sell`."""
-    existing: Annotated[ExistingPolicy, BeforeValidator(_short("mode"))] = ExistingPolicy()
+    existing: Annotated[ExistingPolicy, _short("mode", ExistingPolicy, ExistingMode)] = ExistingPolicy()
     """Positions that the master had before the relation started; a lone word is its mode."""
     manual_close: ManualClose = ManualClose.LEAVE
     """When the follower's position is closed by hand: `leave` it closed, `reopen` it, or leave it and `alert`."""

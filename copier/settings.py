@@ -6,7 +6,9 @@ its line in the configuration reference.
 
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from decimal import Decimal
 from enum import StrEnum
 from pathlib import Path
@@ -14,26 +16,40 @@ from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 import pydantic
-from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError, ValidationInfo, WithJsonSchema
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError, WithJsonSchema
 from pydantic_core import PydanticCustomError
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from copier.errors import SettingsError
 from copier.model import MarginMode
 from copier.policy import Count, FollowerRisk, NotNegative, Percent, Policy, Positive, RelationPolicy, Whole
 from copier.settings_check import Schema, check_references, explain, in_order
-from copier.settings_source import Source, read_file, read_text, resolve_secret
+from copier.settings_source import Source, WrittenSettings, read_file, read_text, resolve_secret
 
 
 def _mistake(message: str) -> PydanticCustomError:
     return PydanticCustomError("settings", "{message}", {"message": message})
 
 
+_read: ContextVar[Source | None] = ContextVar("_read", default=None)
+"""What `Settings` is made from at this moment; pydantic hands no context of ours to the making of settings."""
+
+
+@contextmanager
+def _reading(source: Source) -> Iterator[None]:
+    token = _read.set(source)
+    try:
+        yield
+    finally:
+        _read.reset(token)
+
+
 # Values ----------------------------------------------------------------------------------------------------------------
 
 
-def _secret(value: object, info: ValidationInfo) -> object:
-    source = info.context
-    if not isinstance(source, Source) or isinstance(value, pydantic.Secret | SecretStr):
+def _secret(value: object) -> object:
+    source = _read.get()
+    if source is None or isinstance(value, pydantic.Secret | SecretStr):
         return value
     try:
         return resolve_secret(value, source)
@@ -65,9 +81,9 @@ def _holds_password(url: str) -> bool:
 def _url(*schemes: str) -> BeforeValidator:
     beginnings = tuple(f"{scheme}://" for scheme in schemes)
 
-    def check(value: object, info: ValidationInfo) -> object:
+    def check(value: object) -> object:
         plain = isinstance(value, str) and not _holds_password(value)
-        url = value if plain else _secret(value, info)
+        url = value if plain else _secret(value)
         text = url.get_secret_value() if isinstance(url, Url) else url
         if not isinstance(text, str) or not text.startswith(beginnings):
             raise _mistake(f"expected a URL that begins with {' or '.join(beginnings)}")
@@ -347,8 +363,10 @@ class LogSettings(Policy):
     """A file instead of the terminal."""
 
 
-class Settings(Policy):
+class Settings(Policy, BaseSettings):
     """Everything that is set."""
+
+    model_config = SettingsConfigDict(validate_default=False)
 
     redis: RedisUrl = Url("memory://")
     """What carries the changes: `memory://` inside one process, else `redis://`, `rediss://` or `unix://`."""
@@ -366,6 +384,19 @@ class Settings(Policy):
     """How changes travel over Redis."""
     log: LogSettings = LogSettings()
     """What is logged, and where to."""
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Take what `load` or `parse` read, instead of sources that let misspelt variables and doubled keys pass."""
+        source = _read.get()
+        return (init_settings,) if source is None else (init_settings, WrittenSettings(settings_cls, source))
 
 
 # Reading and showing ---------------------------------------------------------------------------------------------------
@@ -414,7 +445,8 @@ def _settings(source: Source) -> Settings:
     problems = list(source.problems)
     if source.tree or not problems:
         try:
-            settings = Settings.model_validate(source.tree, context=source)
+            with _reading(source):
+                settings = Settings()
         except ValidationError as error:
             problems += explain(error.errors(include_url=False), source, _SCHEMA)
         problems += check_references(source.tree)

@@ -129,6 +129,8 @@ class Page:
             return self._value(kinds[0])
         if "oneOf" in node or "properties" in node:
             return "settings"
+        if any("properties" in self._schema.resolve(choice) for choice in kinds):
+            return "settings, or the mode alone"
         match node.get("type"):
             case "array":
                 return f"list of {self._value(node['items'])}"

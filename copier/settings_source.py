@@ -14,6 +14,8 @@ from typing import Any
 
 import msgspec
 import yaml
+from pydantic.fields import FieldInfo
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 SIZE_MAX = 4 * 1024 * 1024
@@ -67,6 +69,29 @@ class Source(msgspec.Struct, kw_only=True):
     def __repr__(self) -> str:
         """Name the file only: tree and environment may hold secrets, and a traceback may show this."""
         return f"Source({self.name!r})"
+
+
+class WrittenSettings(PydanticBaseSettingsSource):
+    """Gives what was read to the settings class, file and environment as the one tree that line numbers refer to."""
+
+    def __init__(self, settings_cls: type[BaseSettings], source: Source) -> None:
+        super().__init__(settings_cls)
+        self._source = source
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
+        """Return one setting at the top as it was written."""
+        return self._source.tree.get(field_name), field_name, False
+
+    def __call__(self) -> dict[str, Any]:
+        """Return everything as it was written, misspelt names too, which the settings class then refuses."""
+        return _Unshown(self._source.tree)
+
+
+class _Unshown(dict[str, Any]):
+    """Shows nothing: with PYDANTIC_SETTINGS_DEBUG set, what a source gives is logged, and secrets are in it."""
+
+    def __repr__(self) -> str:
+        return f"<{len(self)} settings>"
 
 
 class FromEnvironment(str):

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic_settings import BaseSettings
 
 from copier import settings
 from copier.errors import SettingsError
@@ -496,3 +497,35 @@ def test_the_schema_for_editors_describes_every_setting() -> None:
     places = Schema(schema).places
     assert len(places) > 150
     assert [".".join(place) for place, node in places.items() if not node.get("description")] == []
+
+
+@pytest.mark.parametrize("name", ["stops", "targets", "existing"])
+def test_the_schema_for_editors_accepts_a_mode_alone_where_the_settings_do(name: str) -> None:
+    schema = Schema(settings.json_schema())
+    place = schema.places["followers", "*", "copies", "*", "copy", name]
+    choices = [schema.resolve(choice) for choice in place["anyOf"]]
+    assert {choice["type"] for choice in choices} == {"object", "string"}
+
+
+def test_settings_come_through_the_sources_of_their_class(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert issubclass(settings.Settings, BaseSettings)
+    monkeypatch.setenv("REDIS", "redis://a-variable-without-our-prefix")
+    assert settings.Settings().redis.get_secret_value() == "memory://"
+    assert settings.parse("").redis.get_secret_value() == "memory://"
+    assert settings.Settings(redis=settings.Url("redis://given")).redis.get_secret_value() == "redis://given"
+
+
+def test_the_settings_librarys_own_debugging_shows_no_secret(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("PYDANTIC_SETTINGS_DEBUG", "1")
+    with caplog.at_level(logging.DEBUG):
+        settings.parse(f"stream: {{secret: {SECRET}}}", {"MT_COPIER__REDIS": f"redis://u:{SECRET}@host"})
+    assert "WrittenSettings" in caplog.text
+    assert SECRET not in caplog.text
+
+
+def test_the_settings_of_one_file_know_nothing_of_the_file_read_before(tmp_path: Path) -> None:
+    settings.load(write(tmp_path / "copier.yaml", f"stream: {{secret: {SECRET}}}"), {})
+    assert settings.parse("").stream.secret is None
+    assert settings.Settings().stream.secret is None
