@@ -41,6 +41,7 @@ class Wheel(NamedTuple):
     """By name, the flags of how it is called."""
     fields: dict[str, list[str]]
     """By result, its fields in order."""
+    binary: bytes
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +58,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Wheel:
         binary = next(archive.read(name) for name in archive.namelist() if name.endswith(".pyd"))
     constants = dict(_constants(source))
     image = Image(binary)
-    return Wheel(constants["__version__"], constants, dict(image.functions()), dict(image.results()))
+    return Wheel(constants["__version__"], constants, dict(image.functions()), dict(image.results()), binary)
 
 
 def _constants(source: str) -> Iterator[tuple[str, Any]]:
@@ -150,6 +151,13 @@ def test_every_function_the_child_calls_is_there_and_is_called_as_it_wants(
         sys.stdout.write(
             f"\nMetaTrader5 {wheel.version}: compared {len(called)} functions the child calls: {', '.join(sorted(called))}\n"
         )
+
+
+def test_every_keyword_the_child_uses_is_known_to_the_package_which_would_ignore_a_misspelt_one(wheel: Wheel) -> None:
+    used = {"login", "password", "server", "timeout", "portable", "symbol", "ticket", "position"}
+    called = "".join(path.read_text(encoding="utf-8") for path in COPIED.glob("mt5_*.py"))
+    assert used >= set(re.findall(r"_get\(([a-z]+)=", called)) | set(re.findall(r'"[a-z_]+_get", ([a-z]+)=', called))
+    assert [name for name in sorted(used) if b"\0" + name.encode() + b"\0" not in wheel.binary] == []
 
 
 def test_every_function_of_the_fake_is_one_of_the_package(wheel: Wheel, capsys: pytest.CaptureFixture[str]) -> None:
