@@ -184,6 +184,7 @@ async def test_the_child_calls_when_something_changed(tmp_path: Path) -> None:
     async with child(tmp_path, poll_ms=20) as (scene, _):
         woken = asyncio.Event()
         assert scene.gateway.wakes is not None
+        await scene.positions()  # what changes before the first read is in the first read
         scene.gateway.wakes.on_change(woken.set)
         scene.server.buy(5001, "EURUSD", "0.10")
         await asyncio.wait_for(woken.wait(), 5)
