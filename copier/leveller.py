@@ -161,13 +161,8 @@ class Leveller:
         """An order of unknown outcome left no sign in time: adopt what can be only it, else never send it again."""
         follower = self._follower
         policy = follower.relations[link.master].policy.copying
-        rivals = sum(
-            1
-            for other in follower.links.values()
-            for each in other.legs
-            if each.state is LegState.UNKNOWN and other.symbol == link.symbol and each.side is leg.side
-        )
-        found = adopt(link, leg, self.book, owned, policy.magic, follower.standing.account.server_offset_s, rivals)
+        nets = follower.standing.mode is MarginMode.NETTING
+        found = None if nets else self._adopted(link, leg, owned)
         if found is not None:
             self._settle(link, found)
             return
@@ -199,6 +194,17 @@ class Leveller:
             lots=leg.asked,
             message="nobody can say whether this order was executed and no sign of it was found; it is not sent again",
         )
+
+    def _adopted(self, link: Link, leg: Leg, owned: dict[int, str]) -> Link | None:
+        follower = self._follower
+        rivals = sum(
+            1
+            for other in follower.links.values()
+            for each in other.legs
+            if each.state is LegState.UNKNOWN and other.symbol == link.symbol and each.side is leg.side
+        )
+        magic = follower.relations[link.master].policy.copying.magic
+        return adopt(link, leg, self.book, owned, magic, follower.standing.account.server_offset_s, rivals)
 
     async def _strays(self, owned: dict[int, str]) -> None:
         """Positions with a tag of ours that no living leg owns: believed again if their link is known, else closed."""

@@ -91,9 +91,9 @@ def differences(report: dict[str, Any]) -> list[str]:
     """Judge by the brokers alone: what each follower holds against the master, and whether anything was opened twice."""
     found = []
     master = report["master"]["positions"]
-    wanted = Counter((symbol, side, lots, stop) for symbol, side, lots, stop, _ in master)
+    wanted = counted(master)
     for name in ("hedging", "mt4"):
-        held = Counter((symbol, side, lots, stop) for symbol, side, lots, stop, _ in report[name]["positions"])
+        held = counted(report[name]["positions"])
         found += [f"{name} lacks {n} x {what}" for what, n in sorted((wanted - held).items())]
         found += [f"{name} holds {n} x {what} too much" for what, n in sorted((held - wanted).items())]
     if net(report["netting"]["positions"]) != net(master):
@@ -104,6 +104,10 @@ def differences(report: dict[str, Any]) -> list[str]:
         if name != "netting" and len(report[name]["openings"]) > report["opened"]:
             found.append(f"{name} opened {len(report[name]['openings'])}, the master {report['opened']}")
     return found
+
+
+def counted(positions: list[list[str]]) -> "Counter[tuple[str, str, Decimal, Decimal]]":
+    return Counter((symbol, side, Decimal(lots), Decimal(stop)) for symbol, side, lots, stop, _ in positions)
 
 
 def net(positions: list[list[str]]) -> dict[str, Decimal]:
@@ -168,4 +172,5 @@ def test_a_kill_of_each_process_at_three_random_points_changes_nothing(
             time.sleep(rng.uniform(0.0, 0.5))
             engine.start(victim)
     assert broker.hear()["traded"] > 50
-    assert settled(broker, 30) == [], engine.log("follow") + engine.log("watch")
+    found = settled(broker, 30)
+    assert not found, "\n".join(found)
