@@ -66,18 +66,17 @@ def _match_tickets(view: View, positions: list[Position]) -> Matching:
     found = {position.ticket: position for position in positions}
     pairs = [(known, found[ticket]) for ticket, known in by_ticket.items() if ticket in found]
     missing = sorted((known for ticket, known in by_ticket.items() if ticket not in found), key=lambda known: known.ticket)
+    # The list shows both halves of a split for a moment: the second is no news until the first is gone.
+    news = sorted((p for p in positions if p.ticket not in by_ticket and p.parent not in found), key=lambda p: p.ticket)
     fresh = []
-    for position in sorted(positions, key=lambda position: position.ticket):
-        if position.ticket in by_ticket:
-            continue
-        if position.parent in by_ticket and position.parent in found:
-            continue  # The list shows both halves of a split for a moment: the next read will not.
+    for position in sorted(news, key=lambda p: p.parent not in by_ticket):  # Those whose comment names a parent choose first.
         known = _split_from(position, missing)
         if known is None:
             fresh.append(position)
         else:
             missing.remove(known)
             pairs.append((known, position))
+    fresh.sort(key=lambda position: position.ticket)
     return Matching(pairs=tuple(sorted(pairs, key=lambda pair: pair[0].identifier)), fresh=tuple(fresh), missing=tuple(missing))
 
 
