@@ -161,8 +161,7 @@ class Leveller:
         """An order of unknown outcome left no sign in time: adopt what can be only it, else never send it again."""
         follower = self._follower
         policy = follower.relations[link.master].policy.copying
-        nets = follower.standing.mode is MarginMode.NETTING
-        found = None if nets else self._adopted(link, leg, owned)
+        found = None if follower.standing.mode is MarginMode.NETTING else self._adopted(link, leg, owned)
         if found is not None:
             self._settle(link, found)
             return
@@ -170,8 +169,8 @@ class Leveller:
         opened = [deal for deal in deals if deal.entry in (DealEntry.IN, DealEntry.INOUT)]
         if opened:
             filled = sum((deal.lots for deal in opened), ZERO)
-            state = LegState.OPEN if follower.standing.mode is not MarginMode.NETTING else LegState.CLOSED
-            known = replace(leg, state=state, filled=filled, lots=filled, identifier=opened[0].position_id, price=opened[0].price)
+            identifier, price = opened[0].position_id, opened[0].price
+            known = replace(leg, state=LegState.OPEN, filled=filled, lots=filled, identifier=identifier, price=price)
             follower.put(with_leg(link, known))  # Not in the list, so the next read finds it missing and asks its deals.
             follower.level_within(LOOK_AGAIN_S)
             return
