@@ -425,7 +425,15 @@ class Follower:
             reason="orphan",
         )
 
+    def _wait_for_symbol(self, link: Link) -> bool:
+        self._dirty[link.name] = None
+        self._again[link.name] = (asyncio.get_running_loop().time() + PAUSE_MIN_S, PAUSE_MIN_S)
+        self.level_within(PAUSE_MIN_S)
+        return False
+
     async def _cut(self, link: Link, leg: Leg, lots_after: Decimal) -> bool:
+        if self.leveller.waits_for(link.symbol, link.name):
+            return self._wait_for_symbol(link)
         net = position = None
         if self.standing.mode is MarginMode.NETTING or lots_after:
             book = await self.leveller.level()
@@ -458,6 +466,8 @@ class Follower:
         if isinstance(planned, Refused):
             self._refuse(link, planned)
             return False
+        if self.leveller.waits_for(planned.symbol, link.name):
+            return self._wait_for_symbol(link)
         first = link.anchor == 0
         link = replace(
             link,

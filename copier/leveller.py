@@ -345,6 +345,19 @@ class Leveller:
                 return f"{symbol} already holds a copy of {other.master}, and a netting account has one position per symbol"
         return ""
 
+    def waits_for(self, symbol: str, name: tuple[str, str]) -> bool:
+        """Return whether another link's order in a netting symbol is not certain yet.
+
+        Its outcome is told by how the symbol's volume moves, so nothing else may move it meanwhile.
+        """
+        if self._follower.standing.mode is not MarginMode.NETTING:
+            return False
+        return any(
+            link.symbol == symbol and link.name != name and (link.cut is not None or _uncertain(link))
+            for link in self._follower.links.values()
+            if link.living
+        )
+
     def net_levels_with(self, link: Link) -> tuple[Decimal, Decimal]:
         """Return the levels the symbol's position should have once this link's order is filled."""
         sent = tuple(replace(leg, state=LegState.OPEN) if leg.state is LegState.SENDING else leg for leg in link.legs)
@@ -372,6 +385,10 @@ class Leveller:
         else:
             self.traded(symbol)
             follower.note(links[0], "modify", Verdict.CHANGED, "levels_set", lots=position.lots, ticket=position.ticket)
+
+
+def _uncertain(link: Link) -> bool:
+    return any(leg.state in (LegState.UNKNOWN, LegState.SENDING) for leg in link.legs)
 
 
 def _closing(deals: tuple[Deal, ...]) -> Deal | None:
