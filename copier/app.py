@@ -1,0 +1,330 @@
+"""Builds everything from the settings, starts it, and stops it in order."""
+
+import asyncio
+import contextlib
+import logging
+import os
+import socket
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import assert_never
+
+import msgspec
+
+from copier.clock import Clock
+from copier.database import Database
+from copier.errors import CopierError, GatewayError, SettingsError
+from copier.gateway import Gateway
+from copier.gateways.opening import PaperWorld, open_gateway
+from copier.gateways.shadow import ShadowGateway
+from copier.history import History
+from copier.ledger import JournalEntry, Ledger, ReceiptKept
+from copier.link import Link
+from copier.locks import RoleLock
+from copier.model import Account, Receipt
+from copier.policy import Mode
+from copier.scheduler import Scheduler
+from copier.settings import CopySettings, FollowerSettings, Settings
+from copier.stream import Stream, open_stream
+from copier.watcher import Watcher
+from copier.worker import Worker
+
+log = logging.getLogger(__name__)
+
+SHADOW = "~shadow"
+"""What the name of a follower's simulated twin ends with; no follower may be called so."""
+CONTROLS_S = 1.0
+PROJECT_S = 0.5
+LIMITS_S = 1.0
+OPEN_PAUSE_MIN_S = 1.0
+OPEN_PAUSE_MAX_S = 30.0
+DAY_MS = 86_400_000
+
+
+class Everything(msgspec.Struct, frozen=True):
+    """Watch every master and follow with every follower, in this one process."""
+
+    worker: str = "main"
+
+
+class Watch(msgspec.Struct, frozen=True):
+    """Only watch these masters."""
+
+    masters: tuple[str, ...]
+
+
+class Follow(msgspec.Struct, frozen=True):
+    """Only follow with these followers; none named is all of them."""
+
+    worker: str
+    followers: tuple[str, ...] = ()
+
+
+Role = Everything | Watch | Follow
+
+
+class ToldLedger(Ledger):
+    """A ledger that tells who listens of every receipt, once it is durable."""
+
+    def __init__(self, database: Database, clock: Clock, owner: str, tell: Callable[[Receipt], None]) -> None:
+        super().__init__(database, clock, owner)
+        self._tell = tell
+
+    async def append(self, entries: "list[JournalEntry] | tuple[JournalEntry, ...]") -> None:  # type: ignore[override]
+        """Append, then tell."""
+        await super().append(entries)
+        for entry in entries:
+            if isinstance(entry, ReceiptKept):
+                self._tell(entry.receipt)
+
+
+class App:
+    """The engine in one process. `async with` opens and closes its stores, `run` works until cancelled."""
+
+    def __init__(self, settings: Settings, clock: Clock, *, role: Role | None = None, paper: PaperWorld | None = None) -> None:
+        """`paper` are simulated brokers whose prices the caller moves; without them their settings do."""
+        self.settings = settings
+        self.clock = clock
+        self.role: Role = role or Everything()
+        masters, followers, worker = _parts(settings, self.role)
+        self._paper_runs = paper is None
+        self.paper = paper or PaperWorld(clock)
+        self.database = Database(settings.ledger.get_secret_value())
+        self.history = History(self.database)
+        self.stream: Stream = _open_stream(settings)
+        self.gateways: dict[str, Gateway] = {}
+        """By account."""
+        self.watchers: dict[str, Watcher] = {}
+        self.worker: Worker | None = None
+        self.accounts: dict[str, Account] = {}
+        """Every account as last read for its equity, by the account's name."""
+        self.listeners: list[Callable[[Receipt], None]] = []
+        """Called with every receipt once it is durable."""
+        self._owner = f"{socket.gethostname()}:{os.getpid()}"
+        self._scheduler = Scheduler(clock)
+        self._shadows: dict[str, ShadowGateway] = {}
+        self._ledgers: list[Ledger] = []
+        self._watched_accounts: dict[str, str] = {}
+        for name in masters:
+            self._build_watcher(name)
+        if worker:
+            self._build_worker(worker, followers)
+        self.locks = _locks(settings, [f"watcher:{name}" for name in masters] + ([f"worker:{worker}"] if worker else []))
+        self._plan_jobs()
+
+    # Building -------------------------------------------------------------------------------------------------------------
+
+    def _gateway(self, account: str) -> Gateway:
+        if account not in self.gateways:
+            self.gateways[account] = open_gateway(self.settings.accounts[account], self.clock, self.paper)
+        return self.gateways[account]
+
+    def _ledger(self, role: str) -> Ledger:
+        ledger = ToldLedger(self.database, self.clock, f"{role}@{self._owner}", self._tell)
+        self._ledgers.append(ledger)
+        return ledger
+
+    def _tell(self, receipt: Receipt) -> None:
+        for listener in self.listeners:
+            listener(receipt)
+
+    def _build_watcher(self, name: str) -> None:
+        settings = self.settings.masters[name]
+        gateway = self._gateway(settings.account)
+        self._watched_accounts[name] = settings.account
+        self.watchers[name] = Watcher(name, gateway, self.stream, self._ledger(f"watcher:{name}"), self.clock, settings)
+
+    def _build_worker(self, name: str, followers: Iterable[str]) -> None:
+        settings: dict[str, FollowerSettings] = {}
+        gateways: dict[str, Gateway] = {}
+        for follower in followers:
+            whole = self.settings.followers[follower]
+            gateway = self._gateway(whole.account)
+            for twin, copies in split_shadow(follower, whole.copies).items():
+                settings[twin] = whole.model_copy(update={"copies": copies})
+                gateways[twin] = gateway
+                if twin.endswith(SHADOW):
+                    gateways[twin] = self._shadows[twin] = ShadowGateway(gateway, self.clock)
+        reconcile_s = float(self.settings.schedule.reconcile_s)
+        ledger = self._ledger(f"worker:{name}")
+        self.worker = Worker(name, settings, gateways, self.stream, ledger, self.clock, reconcile_s=reconcile_s)
+
+    def _plan_jobs(self) -> None:
+        schedule = self.settings.schedule
+        equity_s = float(schedule.equity_s)
+        self._scheduler.every("bringing the tables up to date", PROJECT_S, self._project)
+        self._scheduler.every("recording equity", equity_s, self.sample_equity)
+        self._scheduler.every("dropping old records", float(schedule.trim_s), self.trim)
+        if self.worker is not None:
+            self._scheduler.every("looking at controls", CONTROLS_S, self.worker.look_at_controls)
+            self._scheduler.every("judging loss limits", min(equity_s, LIMITS_S), self.judge_limits)
+
+    # Life -----------------------------------------------------------------------------------------------------------------
+
+    async def __aenter__(self) -> "App":
+        try:
+            for lock in self.locks:
+                lock.take()
+            await self.database.open()
+            await self.stream.ping()
+            if self._shadows:
+                links = await self._ledgers[-1].links()
+                for name, shadow in self._shadows.items():
+                    shadow.restore([link for link in links if link.follower == name])
+        except BaseException:
+            await self._close()
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self._close()
+
+    async def run(self) -> None:
+        """Work until cancelled; raise the first `CopierError` that ends it, such as `Fenced`."""
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                if self._paper_runs and self.paper.servers:
+                    tasks.create_task(self.paper.run(), name="paper prices")
+                for name in self.watchers:
+                    tasks.create_task(self._watch(name), name=f"watcher {name}")
+                if self.worker is not None:
+                    tasks.create_task(self.worker.run(), name=f"worker {self.worker.name}")
+                tasks.create_task(self._scheduler.run(), name="scheduler")
+        except BaseExceptionGroup as group:
+            known = group.subgroup(CopierError)
+            if known is None or group.split(CopierError)[1] is not None:
+                raise
+            raise _first(known) from None
+
+    async def _watch(self, name: str) -> None:
+        """Reach the master's account, however long it takes, and watch it."""
+        watcher, gateway = self.watchers[name], self.gateways[self._watched_accounts[name]]
+        pause_s = OPEN_PAUSE_MIN_S
+        while True:
+            try:
+                await gateway.open()
+                break
+            except GatewayError as error:
+                if str(error) != watcher.error:
+                    log.warning("%s: cannot be reached: %s", name, error)
+                watcher.error = str(error)
+                await asyncio.sleep(pause_s)
+                pause_s = min(pause_s * 2, OPEN_PAUSE_MAX_S)
+        await watcher.run()
+
+    async def _close(self) -> None:
+        """Let go of everything: accounts first, then what carries, then what remembers."""
+        for gateway in [*self._shadows.values(), *self.gateways.values()]:
+            with contextlib.suppress(CopierError):
+                await gateway.close()
+        with contextlib.suppress(CopierError):
+            await self.stream.close()
+        with contextlib.suppress(CopierError):
+            await self._project()
+        await self.database.close()
+        for lock in self.locks:
+            lock.release()
+
+    # Jobs -----------------------------------------------------------------------------------------------------------------
+
+    async def _project(self) -> None:
+        for ledger in self._ledgers:
+            await ledger.project()
+
+    async def judge_limits(self) -> None:
+        """Judge every follower's loss limits by a fresh read; one that cannot be read delays no other."""
+        if self.worker is None:
+            return
+        failed = await asyncio.gather(*(f.sample() for f in self.worker.followers.values()), return_exceptions=True)
+        _raise_unexpected(failed)
+
+    async def sample_equity(self) -> None:
+        """Record what every account is worth; one that cannot be read is left out."""
+        names = sorted(self.gateways)
+        answers = await asyncio.gather(*(self.gateways[name].get_account() for name in names), return_exceptions=True)
+        _raise_unexpected(answers)
+        for name, account in zip(names, answers, strict=True):
+            if isinstance(account, Account):
+                self.accounts[name] = account
+                await self.history.keep(name, account, self.clock.now_ms())
+
+    async def trim(self) -> None:
+        """Drop what is older than the settings keep."""
+        before_ms = self.clock.now_ms() - self.settings.schedule.keep_days * DAY_MS
+        await self._ledgers[-1].trim(before_ms)
+        await self.history.trim(before_ms)
+
+
+def split_shadow(name: str, copies: Iterable[CopySettings]) -> dict[str, tuple[CopySettings, ...]]:
+    """Return a follower's relations by who follows them: itself, and a simulated twin for those in mode `shadow`."""
+    copies = tuple(copies)
+    shadow = tuple(copy for copy in copies if copy.mode is Mode.SHADOW)
+    live = tuple(copy for copy in copies if copy.mode is not Mode.SHADOW)
+    return {twin: part for twin, part in ((name, live), (name + SHADOW, shadow)) if part}
+
+
+def _parts(settings: Settings, role: Role) -> tuple[list[str], list[str], str]:
+    """Return the masters, the followers and the worker's name of a role."""
+    match role:
+        case Everything(worker=worker):
+            return list(settings.masters), list(settings.followers), worker if settings.followers else ""
+        case Watch(masters=masters):
+            _refuse_memory(settings, "watch")
+            return _known("master", masters, settings.masters), [], ""
+        case Follow(worker=worker, followers=followers):
+            _refuse_memory(settings, "follow")
+            return [], _known("follower", followers or tuple(settings.followers), settings.followers), worker
+        case _ as never:
+            assert_never(never)
+
+
+def _known(noun: str, names: tuple[str, ...], settings: Mapping[str, object]) -> list[str]:
+    strangers = [f"{noun} {name}: expected one of {', '.join(sorted(settings))}" for name in names if name not in settings]
+    if strangers:
+        raise SettingsError(strangers, source="command")
+    return list(names)
+
+
+def _refuse_memory(settings: Settings, command: str) -> None:
+    if settings.redis.get_secret_value().startswith("memory://"):
+        raise SettingsError(
+            [
+                f"redis: memory:// lives inside one process, so nobody else would see what `{command}` does here; "
+                "expected redis://, rediss:// or unix://, or `mt-copier run` for everything in one process"
+            ]
+        )
+
+
+def _open_stream(settings: Settings) -> Stream:
+    secret = settings.stream.secret.get_secret_value().encode() if settings.stream.secret else b""
+    return open_stream(settings.redis.get_secret_value(), entries_max=settings.stream.entries_max, secret=secret)
+
+
+def _locks(settings: Settings, roles: Iterable[str]) -> list[RoleLock]:
+    """Return a lock per role where the ledger is a file; on a server its tokens alone decide."""
+    scheme, _, path = settings.ledger.get_secret_value().partition(":///")
+    path = path.partition("?")[0]
+    if not scheme.startswith("sqlite") or not path:
+        return []
+    return [RoleLock(Path(path), role) for role in roles]
+
+
+def _raise_unexpected(answers: Iterable[object]) -> None:
+    """Raise what is no trouble of one account."""
+    for answer in answers:
+        if isinstance(answer, BaseException) and not isinstance(answer, GatewayError):
+            raise answer
+
+
+def _first(group: BaseExceptionGroup[CopierError]) -> CopierError:
+    found: BaseException = group
+    while isinstance(found, BaseExceptionGroup):
+        found = found.exceptions[0]
+    assert isinstance(found, CopierError)
+    return found
+
+
+__all__ = ["App", "Everything", "Follow", "Link", "Role", "Watch", "split_shadow"]

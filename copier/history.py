@@ -1,0 +1,72 @@
+"""What accounts were worth: samples of balance and equity over time."""
+
+from decimal import Decimal
+
+import sqlalchemy as sa
+
+from copier import database as db
+from copier.database import Database, upsert
+from copier.model import Account, Record
+
+
+class EquitySample(Record, frozen=True, kw_only=True):
+    """What an account was worth at one moment, in its currency."""
+
+    account: str
+    """The account's name in the settings."""
+    at_ms: int
+    balance: Decimal
+    equity: Decimal
+    margin: Decimal
+    currency: str
+
+
+class History:
+    """The samples in the ledger's database."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def keep(self, name: str, account: Account, at_ms: int) -> None:
+        """Keep one sample; another of the same account and millisecond takes its place. Raise `StoreError`."""
+        row = {
+            "account": name,
+            "at_ms": at_ms,
+            "balance": str(account.balance),
+            "equity": str(account.equity),
+            "margin": str(account.margin),
+            "currency": account.currency,
+        }
+        await self._database.run(lambda connection: upsert(connection, db.equity, [row]))
+
+    async def samples(self, name: str | None = None, since_ms: int = 0) -> list[EquitySample]:
+        """Return the samples of one account or of all, oldest first. Raise `StoreError`."""
+        query = sa.select(db.equity).where(db.equity.c.at_ms >= since_ms).order_by(db.equity.c.at_ms, db.equity.c.account)
+        if name is not None:
+            query = query.where(db.equity.c.account == name)
+        return [_sample(row) for row in await self._database.run(lambda connection: connection.execute(query).all())]
+
+    async def latest(self) -> dict[str, EquitySample]:
+        """Return the newest sample of every account, by its name. Raise `StoreError`."""
+        newest = sa.select(db.equity.c.account, sa.func.max(db.equity.c.at_ms).label("at_ms")).group_by(db.equity.c.account)
+        each = newest.subquery()
+        joined = (db.equity.c.account == each.c.account) & (db.equity.c.at_ms == each.c.at_ms)
+        query = sa.select(db.equity).join(each, joined)
+        rows = await self._database.run(lambda connection: connection.execute(query).all())
+        return {row.account: _sample(row) for row in rows}
+
+    async def trim(self, before_ms: int) -> int:
+        """Forget samples older than this; return how many. Raise `StoreError`."""
+        statement = sa.delete(db.equity).where(db.equity.c.at_ms < before_ms)
+        return await self._database.run(lambda connection: connection.execute(statement).rowcount)
+
+
+def _sample(row: sa.Row[tuple[object, ...]]) -> EquitySample:
+    return EquitySample(
+        account=row.account,
+        at_ms=row.at_ms,
+        balance=Decimal(row.balance),
+        equity=Decimal(row.equity),
+        margin=Decimal(row.margin),
+        currency=row.currency,
+    )
