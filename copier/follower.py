@@ -7,6 +7,7 @@ every link to it, an order at a time, and compares with a fresh read whenever so
 import asyncio
 import contextlib
 import logging
+from collections import deque
 from decimal import Decimal
 
 import msgspec
@@ -113,6 +114,8 @@ class Follower:
         self._first_try_ms: dict[LinkName, int] = {}
         self._complained: dict[LinkName, str] = {}
         self._level_at = 0.0
+        self._sent_s: deque[float] = deque(maxlen=1_000)
+        """When the last opens were sent, on the loop's clock."""
         self.leveller = Leveller(self)
 
     # Taking in ------------------------------------------------------------------------------------------------------
@@ -552,6 +555,7 @@ class Follower:
             comment=policy.comment,
             tag=leg.tag,
         )
+        await self._pace(float(self.relations[link.master].policy.protection.orders_per_s))
         sent_ms = self.clock.now_ms()
         try:
             link, result = await self.orders.open_leg(link, leg, request)
@@ -577,6 +581,14 @@ class Follower:
             self._notes.append(residue)
         self._note_copied(link, planned, result.lots, result.price, result.ticket, leg.tag, master_lots)
         return True
+
+    async def _pace(self, orders_per_s: float) -> None:
+        """Wait until the account has room for another open in this second; closes and reductions never wait."""
+        loop = asyncio.get_running_loop()
+        burst = max(1, int(orders_per_s))
+        if len(self._sent_s) >= burst:
+            await asyncio.sleep(max(0.0, self._sent_s[-burst] + burst / orders_per_s - loop.time()))
+        self._sent_s.append(loop.time())
 
     def _not_opened(self, before: Link, refusal: NotDone, planned: Planned, tried: Link) -> None:
         """Try again within the budget what was surely not executed; else it is refused for good."""
