@@ -5,7 +5,9 @@ master was filled at. The same export and settings give the same bytes.
 """
 
 import asyncio
-from collections.abc import Callable, Iterable
+import logging
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -80,11 +82,23 @@ def command(exports: list[Path], config: Path | None, out: Path, *, progress: bo
     settings = load(config) if config is not None else parse(ONE_TO_ONE, name="the one-to-one rules")
     history = read_history(exports)
     rules = rules_of(settings, history)
-    with Progress(console=console, disable=not progress) as bar:
+    with _quiet(), Progress(console=console, disable=not progress) as bar:
         task = bar.add_task(f"Replaying {len(history.positions):,} positions", total=len(history.actions))
         summary = replay(history, rules, out, lambda count: bar.advance(task, count))
     console.print(summary_table(summary))
     return summary
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the engine's own log off the terminal: what it says of a past day stands in the receipts."""
+    log = logging.getLogger("copier")
+    level = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        log.setLevel(level)
 
 
 def read_history(exports: Iterable[Path]) -> History:
@@ -242,7 +256,8 @@ class Player:
         for name, desk in self._market.followers.items():
             receipts: list[Receipt] = await self._ledger.receipts(follower=name)
             series = EquitySeries(account=name, currency=desk.settings.currency, points=tuple(self._points[name]))
-            self.results.append(follower_result(name, desk.account, links[name], receipts, series, self.history.positions))
+            recorded = self.history.positions if name in self._repeaters else None
+            self.results.append(follower_result(name, desk.account, links[name], receipts, series, recorded))
             if error := self._worker.followers[name].error:
                 self.troubles.append(f"{name}: {error}")
 

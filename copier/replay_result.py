@@ -7,6 +7,7 @@ from decimal import Decimal
 from pathlib import Path
 
 import msgspec
+from rich.markup import escape
 from rich.table import Table
 
 from copier.exports import ExportPosition, Problem
@@ -30,6 +31,7 @@ from copier.report import (
 )
 
 REASONS_SHOWN = 3
+TROUBLES_SHOWN = 5
 MARKED_AT_TRADES = (
     "an export holds no prices between trades: equity, drawdown, floating losses and the limits on them are marked at the "
     "prices of the master's own opens and closes only, so a fall between two trades is not seen"
@@ -52,8 +54,11 @@ class FollowerResult(Record, frozen=True, kw_only=True):
     rows: tuple[PositionRow, ...]
     receipts: tuple[Receipt, ...]
     series: EquitySeries
-    exact: int
-    """How many of the master's positions it repeated: side, lots, times to the second and profit to the coin."""
+    exact: int | None
+    """How many of the master's positions it repeated: side, lots, times to the second and profit to the coin.
+
+    None where the follower's rules are not to repeat them.
+    """
 
 
 class FollowerSummary(Record, frozen=True, kw_only=True):
@@ -62,7 +67,7 @@ class FollowerSummary(Record, frozen=True, kw_only=True):
     name: str
     currency: str
     positions: int
-    exact: int
+    exact: int | None
     profit: Decimal
     drawdown: Decimal
     """The worst, in percent."""
@@ -94,14 +99,13 @@ def follower_result(
     links: Iterable[Link],
     receipts: Sequence[Receipt],
     series: EquitySeries,
-    recorded: Sequence[ExportPosition],
+    recorded: Sequence[ExportPosition] | None,
 ) -> FollowerResult:
-    """Put together what the broker booked, beside the master's positions it was copied from."""
+    """Put together what the broker booked; `recorded` are the master's positions it was to repeat, if it was."""
     masters = {leg.tag: link.position.identifier for link in links for leg in link.legs}
     rows = tuple(_rows(account.deals, masters))
-    return FollowerResult(
-        name=name, rows=rows, receipts=tuple(receipts), series=series, exact=sum(_matches(rows, recorded).values())
-    )
+    exact = None if recorded is None else sum(_matches(rows, recorded).values())
+    return FollowerResult(name=name, rows=rows, receipts=tuple(receipts), series=series, exact=exact)
 
 
 def _matches(
@@ -277,49 +281,41 @@ def _fired(result: FollowerResult) -> Iterable[LimitFired]:
 
 
 def summary_table(summary: ReplaySummary) -> Table:
-    """Return the summary as a table for the terminal."""
+    """Return the summary as a table for the terminal, what else is to be known below it."""
     master = f"{summary.positions:,} positions, {summary.profit:+,.2f} {summary.currency}".strip()
     table = Table(
-        title=f"Replay, {summary.begin:%Y-%m-%d} to {summary.end:%Y-%m-%d}: the master had {master}",
-        caption=_caption(summary),
+        title=f"The master, {summary.begin:%Y-%m-%d} to {summary.end:%Y-%m-%d}: {master}",
+        caption=escape("\n".join(_caption(summary))),
         title_justify="left",
         caption_justify="left",
     )
-    table.add_column("Follower", no_wrap=True)
-    for heading in (
-        "Positions",
-        "As the master's",
-        "Profit",
-        "Worst drawdown",
-        "Copied",
-        "Resized",
-        "Not copied",
-        "Limits fired",
-    ):
+    table.add_column("Follower")
+    for heading in ("Trades", "Profit", "Deepest fall", "Resized", "Not copied", "Limits fired"):
         table.add_column(heading, justify="right")
-    table.add_column("Most frequent reasons")
     for each in summary.followers:
         counts = each.tally
         table.add_row(
             each.name,
             f"{each.positions:,}",
-            f"{each.exact:,}",
-            f"{each.profit:+,.2f} {each.currency}",
+            f"{each.profit:+,.2f}",
             f"{each.drawdown:,.1f}%",
-            f"{counts.copied:,}",
             f"{counts.resized:,}",
             f"{counts.skipped + counts.failed:,}",
             f"{each.limits_fired:,}",
-            ", ".join(f"{reason.code} {reason.count:,}" for reason in counts.reasons[:REASONS_SHOWN]) or "-",
         )
     return table
 
 
-def _caption(summary: ReplaySummary) -> str:
-    lines = [f"Report: {summary.files[-1]}"]
+def _caption(summary: ReplaySummary) -> Iterable[str]:
+    for each in summary.followers:
+        if each.exact is not None:
+            yield (f"{each.name}: {each.exact:,} of {summary.positions:,} are the master's to the lot, the second and the cent")
+        if each.tally.reasons:
+            reasons = ", ".join(f"{reason.code} {reason.count:,}" for reason in each.tally.reasons[:REASONS_SHOWN])
+            yield f"{each.name}, not copied: {reasons}"
+        if each.unusual:
+            yield f"{each.name}: {each.unusual:,} receipts tell of failures, repairs or alerts"
     if summary.problems:
-        lines.append(f"{len(summary.problems)} lines of the export were not read; the first: {summary.problems[0]}")
-    lines += summary.troubles[:REASONS_SHOWN]
-    if unusual := sum(each.unusual for each in summary.followers):
-        lines.append(f"{unusual:,} receipts tell of failures, repairs or alerts: see receipts.jsonl")
-    return "\n".join(lines)
+        yield f"{len(summary.problems):,} lines of the export were not read; the first: {summary.problems[0]}"
+    yield from summary.troubles[:TROUBLES_SHOWN]
+    yield f"Report: {summary.files[-1]}"

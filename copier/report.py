@@ -24,6 +24,8 @@ _TEMPLATE = "report_page.html"
 _HUNDRED = Decimal(100)
 _REASONS_SHOWN = 8
 _OTHER = "all_other_reasons"
+_OPENS = ("open", "scale_in", "reverse")
+"""The events that ask for a trade."""
 
 
 class ReportError(CopierError):
@@ -196,6 +198,8 @@ def tally(receipts: Iterable[Receipt]) -> Tally:
     examples: dict[str, str] = {}
     slips: list[Decimal] = []
     for receipt in receipts:
+        if receipt.event not in _OPENS:
+            continue
         match receipt.verdict:
             case Verdict.COPIED:
                 copied += 1
