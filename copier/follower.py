@@ -287,11 +287,23 @@ class Follower:
         self._again = {name: value for name, value in self._again.items() if value[0] > now or name in self._dirty}
         for name in [name for name in self._dirty if self._again.get(name, (0.0, 0.0))[0] <= now]:
             self._dirty.pop(name, None)
-            await self._follow(name)
+            await self._follow_on(name)
         if now >= self._level_at or asyncio.get_running_loop().time() >= self._level_at:
             self._level_at = asyncio.get_running_loop().time() + self._reconcile_s
             await self.leveller.level()
         await self._commit()
+
+    async def _follow_on(self, name: LinkName) -> None:
+        """Do what one link wants; what fails on the way is wanted again, and holds up the others only where the account is gone."""
+        try:
+            await self._follow(name)
+        except (Rejected, Unavailable) as error:
+            self._dirty[name] = None
+            await self.leveller.level()
+            self._put_off(name, NotDone(error))
+        except CopierError:
+            self._dirty[name] = None
+            raise
 
     def _enforce(self) -> None:
         """Want closed what a person, a limit or the end of a trading window wants closed."""
@@ -395,7 +407,7 @@ class Follower:
             self._set(replace(link, cut=None))
         if self._complained.get(name) != refusal.code:
             self._complained[name] = refusal.code
-            event = "close" if not link.wanted_open else "modify"
+            event = "close" if not link.wanted_open else "modify" if link.legs else "open"
             self._note(link, event, Verdict.FAILED, refusal.code, lots=link.lots, message=f"{refusal}; it is tried again")
 
     def complain_levels(self, name: LinkName, refusal: NotDone) -> None:
