@@ -1,0 +1,132 @@
+"""What the documents say: modules, settings, receipts and commands are those of the source."""
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from copier import settings
+from copier.errors import Reason
+from copier.model import DealReason
+
+ROOT = Path(__file__).resolve().parent.parent
+DOCS = ROOT / "docs"
+PAGES = sorted([*DOCS.rglob("*.md"), ROOT / "README.md"])
+
+
+def names(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+def text_of(name: str) -> str:
+    return (DOCS / name).read_text(encoding="utf-8")
+
+
+# Architecture ----------------------------------------------------------------------------------------------------------
+
+
+def test_every_module_is_described_in_the_architecture() -> None:
+    named = set(re.findall(r"`(\w+\.py)`", text_of("architecture.md")))
+    there = {path.name for path in (ROOT / "copier").rglob("*.py") if path.name != "__init__.py"}
+    assert sorted(there - named) == [], "say in docs/architecture.md what they do"
+    assert sorted(named - there) == [], "docs/architecture.md names modules that are not there"
+
+
+# Examples --------------------------------------------------------------------------------------------------------------
+
+WORLD = """
+accounts:
+  alice: {{kind: paper, login: 1001}}
+  bob: {{kind: paper, login: 1002}}
+masters:
+  gold: {{account: alice}}
+followers:
+  bob:
+    account: bob
+{follower}
+    copies:
+      - master: gold
+{relation}
+"""
+
+
+def indented(text: str, by: int) -> str:
+    return "\n".join(" " * by + line for line in text.splitlines())
+
+
+def complete(kind: str, text: str) -> str:
+    """Put an example into settings that are whole: it is all of them, what a follower says, or what a relation says."""
+    match kind:
+        case "settings":
+            return text
+        case "follower":
+            return WORLD.format(follower=indented(text, 4), relation="")
+        case _:
+            return WORLD.format(follower="", relation=indented(text, 8))
+
+
+def examples() -> Iterator[tuple[str, str, str]]:
+    for page in PAGES:
+        for kind, text in re.findall(r"^```yaml ?(\w*)\n(.*?)^```", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE):
+            yield names(page), kind, text
+
+
+@pytest.mark.parametrize(("page", "kind", "text"), list(examples()))
+def test_an_example_in_the_documents_is_settings_without_a_mistake(page: str, kind: str, text: str) -> None:
+    whole = complete("settings" if "gateways" in page else kind, text)
+    secrets = {name: "secret" for name in re.findall(r"\{env: (\w+)\}", whole)}
+    assert settings.parse(whole, secrets).accounts
+
+
+# Receipts --------------------------------------------------------------------------------------------------------------
+
+
+def literals(node: ast.AST | None) -> set[str]:
+    """Find every text that an expression may be."""
+    if node is None:
+        return set()
+    return {child.value for child in ast.walk(node) if isinstance(child, ast.Constant) and isinstance(child.value, str)}
+
+
+CODE_AT = {"_no": 0, "_room": 1, "_refused": 0, "note": 3, "_note": 3, "_unwant": 2}
+"""Which argument is the code, by the function's name."""
+
+
+def codes_in(path: Path) -> set[str]:
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Call):
+            function = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+            at = CODE_AT.get(function, 99)
+            if len(node.args) > at:
+                found |= literals(node.args[at])
+            for keyword in node.keywords:
+                found |= literals(keyword.value) if keyword.arg == "code" else set()
+        elif isinstance(node, ast.Assign):
+            targets = {child.id for target in node.targets for child in ast.walk(target) if isinstance(child, ast.Name)}
+            found |= literals(node.value) if targets & {"code", "reason"} else set()
+    return {code for code in found if re.fullmatch(r"[a-z]+(_[a-z]+)*", code)}
+
+
+def codes() -> set[str]:
+    modules = "plan filters risk sizing symbols stops limits follower leveller orders standing".split()
+    found = set().union(*(codes_in(ROOT / "copier" / f"{name}.py") for name in modules))
+    found |= {"limit_started", "unavailable", "invalid_request", "stop_passed", "target_passed"}  # Made or returned elsewhere.
+    return found | {reason.value for reason in Reason} | {f"closed_by_{reason.name.lower()}" for reason in DealReason}
+
+
+def test_every_code_of_a_receipt_is_explained() -> None:
+    table = set(re.findall(r"^\| `([a-z_]+)`", text_of("rules.md").split("## Receipts")[1], re.MULTILINE))
+    assert sorted(codes() - table) == [], "say in docs/rules.md what they mean"
+    assert sorted(table - codes()) == [], "docs/rules.md explains what no receipt says"
+
+
+# Links -----------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("page", PAGES, ids=names)
+def test_every_link_leads_to_a_file(page: Path) -> None:
+    links = {link for link in re.findall(r"\]\(([^)#\s]+)", page.read_text(encoding="utf-8")) if "://" not in link}
+    assert [link for link in sorted(links) if not (page.parent / link).exists()] == []
