@@ -71,9 +71,6 @@ class Standing:
             raise Unavailable("the terminal is not connected to its trade server", account=account.account)
         if not account.trade_allowed:
             raise Unavailable(f"this account cannot trade: {account.trade_blocker}", account=account.account)
-        known = getattr(self, "account", None)
-        if known is not None and known.account != account.account:
-            raise Unavailable(f"expected {known.account}, the terminal shows another account", account=account.account)
         self.account, self.account_ms = account, self._clock.now_ms()
         if self._gateway.symbols is not None and self.catalogue is None:
             self.catalogue = {spec.symbol: spec for spec in await self._gateway.symbols.get_symbols()}

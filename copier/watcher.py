@@ -130,15 +130,15 @@ class Watcher:
         delay = self._poll_s
         while True:
             try:
+                account = await self._facts()
                 positions = await self._positions()
                 break
             except GatewayError as error:
                 if str(error) != self.error:
                     log.warning("%s: cannot be read yet: %s", self.name, error)
-                self.error = str(error)
+                self.error, self._account = str(error), None
                 await asyncio.sleep(delay)
                 delay = min(delay * 2, BACK_OFF_MAX_S)
-        account = await self._facts()
         for event in diff(self.view, positions.positions, account.margin_mode, self._change(positions)):
             self.view = apply(self.view, event)
         self._read, self._read_ms = positions.read, self._clock.now_ms()
