@@ -73,8 +73,31 @@ class Orders:
     async def open_leg(self, link: Link, leg: Leg, request: TradeRequest) -> tuple[Link, TradeResult | None]:
         """Send an opening order; return the link with what became of it, None as result where that is unknown.
 
-        Raise `NotDone` where it was surely not executed; the leg is then no longer part of what may be open.
+        A server that takes no levels at an open gets the order without them; the leg then says that it has none. Raise
+        `NotDone` where it was surely not executed; the leg is then no longer part of what may be open.
         """
+        try:
+            return await self._open(link, leg, request)
+        except NotDone as refusal:
+            if refusal.code != Reason.INVALID_STOPS or not await self._levels_hold(request):
+                raise
+        log.info("%s: %s takes no levels at the open; they are set once it is filled", self._name, request.symbol)
+        return await self._open(link, leg, replace(request, stop_loss=ZERO, take_profit=ZERO))
+
+    async def _levels_hold(self, request: TradeRequest) -> bool:
+        """Return whether the levels of an order are right by the price now, so that it is not they which were refused."""
+        if not request.stop_loss and not request.take_profit:
+            return False
+        try:
+            quote = await self._gateway.get_quote(request.symbol)
+        except (Rejected, Unavailable):
+            return False
+        price, sign = quote.price_to_close(request.action), request.action.sign
+        least = quote.spec.stops_level * quote.spec.point
+        stop_holds = not request.stop_loss or (price - request.stop_loss) * sign >= least
+        return stop_holds and (not request.take_profit or (request.take_profit - price) * sign >= least)
+
+    async def _open(self, link: Link, leg: Leg, request: TradeRequest) -> tuple[Link, TradeResult | None]:
         permit = self._permit()
         leg = replace(leg, sent_ms=self._clock.now_ms(), not_after_ms=permit.not_after_ms, attempts=leg.attempts + 1)
         link = with_leg(link, leg)
