@@ -1,0 +1,152 @@
+"""A master's events -> what is wanted of each link, the moment they arrive.
+
+Nothing here waits or trades: the reader hands in entries in order, and the follower's own task does the rest.
+"""
+
+import logging
+from decimal import Decimal
+
+import msgspec
+
+from copier.link import Link, LinkState
+from copier.memory import Memory, Relation
+from copier.model import (
+    ZERO,
+    Closed,
+    MasterPosition,
+    Modified,
+    Opened,
+    Reduced,
+    Reversed,
+    ScaledIn,
+    Snapshot,
+    Stamps,
+    Verdict,
+)
+from copier.stream import Entry
+
+log = logging.getLogger(__name__)
+replace = msgspec.structs.replace
+
+
+class Intake:
+    """Folds the entries of a follower's masters."""
+
+    def __init__(self, memory: Memory) -> None:
+        self._memory = memory
+
+    def accept(self, entry: Entry) -> None:
+        """Fold one entry of a master into what is wanted; ids already read are dropped. Never blocks, never trades."""
+        relation = self._memory.relations[entry.master]
+        if entry.id <= relation.seen:
+            return
+        follows = entry.id == relation.seen.next or (entry.id.epoch > relation.seen.epoch and entry.id.sequence == 1)
+        if not follows or entry.event is None:
+            relation.gap = True
+        relation.seen = entry.id
+        self._memory.have_read(entry.master)
+        event = entry.event
+        if event is None:
+            log.warning(
+                "%s: entry %s of %s cannot be read or is not signed; waiting for a snapshot",
+                self._memory.name,
+                entry.id,
+                entry.master,
+            )
+            return
+        relation.facts = event.facts or relation.facts
+        match event:
+            case Snapshot():
+                self._accept_snapshot(relation, event)
+            case Closed():
+                self._unwant(event.master, event.position, "master_closed", event)
+            case Reversed():
+                self._unwant(event.master, event.closed, "master_reversed", event)
+                self._accept_open(relation, event, event.position.open_price)
+            case Opened():
+                self._accept_open(relation, event, event.position.open_price)
+            case ScaledIn():
+                self._accept_open(relation, event, event.price)
+            case Reduced() | Modified():
+                self._want(event.master, event.position, event)
+
+    def _accept_open(self, relation: Relation, event: Opened | ScaledIn | Reversed, price: Decimal) -> None:
+        if event.spec is not None:
+            relation.specs[event.position.symbol] = event.spec
+        if relation.gap or not relation.started:
+            return  # What is missing may be its close: the next snapshot says what is really open.
+        self._want(event.master, event.position, event, absent_ms=event.absent_ms, price=price)
+
+    def _accept_snapshot(self, relation: Relation, event: Snapshot) -> None:
+        relation.specs.update(event.specs)
+        there = {position.key for position in event.positions}
+        for position in event.positions:
+            known = self._memory.links.get((event.master, position.key))
+            if known is None or known.position != position:
+                self._want(event.master, position, event, existing=not relation.started)
+        for (master, key), link in list(self._memory.links.items()):
+            if master == event.master and link.wanted_open and key not in there:
+                self._unwant(master, link.position, "master_closed_unseen", event)
+        relation.started, relation.gap = True, False
+
+    def _want(
+        self,
+        master: str,
+        position: MasterPosition,
+        event: Opened | ScaledIn | Reversed | Reduced | Modified | Snapshot,
+        *,
+        existing: bool = False,
+        absent_ms: int = 0,
+        price: Decimal = ZERO,
+    ) -> None:
+        name = (master, position.key)
+        link = self._memory.links.get(name)
+        if link is None:
+            if isinstance(event, Reduced | Modified):
+                return
+            link = Link(follower=self._memory.name, master=master, key=position.key, position=position, existing=existing)
+        elif not link.wanted_open:
+            return
+        grew = position.lots_opened > link.position.lots_opened or name not in self._memory.links
+        if grew:
+            stamps = Stamps(read_ms=event.read_ms, published_ms=event.published_ms, received_ms=self._memory.clock.now_ms())
+            link = replace(link, absent_ms=absent_ms, master_price=price or position.open_price, stamps=stamps)
+        moved = (position.stop_loss, position.take_profit, position.open_price)
+        if moved != (link.position.stop_loss, link.position.take_profit, link.position.open_price):
+            self._memory.relevel.add(name)
+        if link.state in (LinkState.REFUSED, LinkState.SKIPPED) and not isinstance(event, Snapshot):
+            self._memory.note(
+                link, event_name(event), Verdict.SKIPPED, "not_copied", message=f"its open was not copied: {link.reason}"
+            )
+        self._memory.want(replace(link, position=position))
+
+    def _unwant(self, master: str, position: MasterPosition, reason: str, event: Closed | Reversed | Snapshot) -> None:
+        link = self._memory.links.get((master, position.key))
+        if link is None or not link.wanted_open:
+            return
+        if not any(leg.living for leg in link.legs):
+            self._memory.note(
+                link, event_name(event), Verdict.SKIPPED, "not_copied", message=f"nothing of it is open here: {link.reason}"
+            )
+        stamps = Stamps(read_ms=event.read_ms, published_ms=event.published_ms, received_ms=self._memory.clock.now_ms())
+        flat = replace(link.position, lots=ZERO)
+        self._memory.want(replace(link, wanted_open=False, position=flat, reason=reason, stamps=stamps))
+
+
+def event_name(event: object) -> str:
+    """Return an event's name as it stands in receipts."""
+    match event:
+        case Opened():
+            return "open"
+        case ScaledIn():
+            return "scale_in"
+        case Reversed():
+            return "reverse"
+        case Reduced():
+            return "reduce"
+        case Modified():
+            return "modify"
+        case Closed():
+            return "close"
+        case _:
+            return "snapshot"

@@ -1,0 +1,173 @@
+"""What one follower knows and has decided, in memory and, one commit later, in the ledger.
+
+Two hands write a link: the reader, who folds the master's changes into what is wanted of it, and the follower's own task, which
+keeps what is believed of our orders. Each owns its fields, so that neither can undo what the other learnt in between.
+"""
+
+import asyncio
+import logging
+from decimal import Decimal
+
+import msgspec
+
+from copier.clock import Clock
+from copier.errors import CopierError
+from copier.ledger import FactKept, JournalEntry, Ledger, LinkKept, ReadingKept, ReceiptKept, Remembered
+from copier.link import Leg, Link
+from copier.model import ZERO, MasterFacts, Receipt, SymbolSpec, Verdict
+from copier.plan import Planned, side_of
+from copier.settings import CopySettings, FollowerSettings
+from copier.stream import EntryId
+
+log = logging.getLogger(__name__)
+replace = msgspec.structs.replace
+
+LinkName = tuple[str, str]
+
+
+class Relation:
+    """What a follower knows of one master: the policy, how far it has read, and the master's newest facts."""
+
+    def __init__(self, policy: CopySettings, seen: EntryId | None) -> None:
+        self.policy = policy
+        self.seen = seen or EntryId()
+        self.started = seen is not None
+        """False until the first snapshot: what stands in it was there before the relation."""
+        self.gap = False
+        """Something was not read: opens wait for the next snapshot, closes go on."""
+        self.facts: MasterFacts | None = None
+        self.specs: dict[str, SymbolSpec] = {}
+
+
+class Memory:
+    """Links, relations and receipts of one follower, and what of them is not journaled yet."""
+
+    def __init__(self, name: str, settings: FollowerSettings, ledger: Ledger, clock: Clock, remembered: Remembered) -> None:
+        self.name = name
+        self.clock = clock
+        self.links: dict[LinkName, Link] = dict(remembered.links.get(name, {}))
+        seen = {master: EntryId.parse(entry) for (who, master), entry in remembered.readings.items() if who == name}
+        self.relations = {copy.master: Relation(copy, seen.get(copy.master)) for copy in settings.copies}
+        self.dirty: dict[LinkName, None] = {}
+        """Links that may want something, in the order in which they came to want it."""
+        self.relevel: set[LinkName] = set()
+        """Links whose levels must be computed again."""
+        self._ledger = ledger
+        self._touched: dict[LinkName, None] = {}
+        self._notes: list[JournalEntry] = []
+        self._read: dict[str, None] = {}
+
+    def want(self, link: Link) -> None:
+        """Take over what the reader, a person or a limit wants of a link; nothing may be awaited since it was looked up."""
+        self._put(link)
+        self.dirty[link.name] = None
+
+    def believe(self, link: Link) -> Link:
+        """Take over what the follower's task believes of a link; what is wanted of it stays as it is by now. Return both."""
+        now = self.links.get(link.name)
+        if now is not None and now is not link:
+            link = replace(
+                link,
+                position=now.position,
+                wanted_open=now.wanted_open,
+                existing=now.existing,
+                absent_ms=now.absent_ms,
+                master_price=now.master_price,
+                reason=link.reason if now.wanted_open else now.reason,
+            )
+        self._put(link)
+        return link
+
+    def _put(self, link: Link) -> None:
+        if self.links.get(link.name) is not link:
+            self.links[link.name] = link
+            self._touched[link.name] = None
+
+    def have_read(self, master: str) -> None:
+        """Journal how far a master was read, with the next commit."""
+        self._read[master] = None
+
+    async def save(self, link: Link) -> None:
+        """Believe a link and make it durable, with all else that is not yet. Raise `StoreError` or `Fenced`."""
+        self.believe(link)
+        await self.commit()
+
+    async def commit(self) -> None:
+        """Make everything that changed durable, in one record. Raise `StoreError` or `Fenced`."""
+        touched, self._touched = self._touched, {}
+        notes, self._notes = self._notes, []
+        read, self._read = self._read, {}
+        entries: list[JournalEntry] = [LinkKept(link=self.links[name]) for name in touched]
+        entries += notes
+        entries += [ReadingKept(follower=self.name, master=m, entry=str(self.relations[m].seen)) for m in read]
+        if not entries:
+            return
+        try:
+            await self._ledger.append(entries)
+        except (CopierError, asyncio.CancelledError):
+            self._touched = {**touched, **self._touched}
+            self._notes = notes + self._notes
+            self._read = {**read, **self._read}
+            raise
+
+    def keep(self, entry: JournalEntry) -> None:
+        """Journal an entry with the next commit."""
+        self._notes.append(entry)
+
+    def keep_fact(self, name: str, body: bytes) -> None:
+        """Journal a small state with the next commit."""
+        self._notes.append(FactKept(follower=self.name, name=name, body=msgspec.Raw(body)))
+
+    def note_copied(
+        self,
+        link: Link,
+        planned: Planned,
+        lots: Decimal,
+        price: Decimal,
+        ticket: int,
+        tag: str,
+        master_lots: Decimal,
+        spec: SymbolSpec | None,
+    ) -> None:
+        """Record that an open was copied, and how far from the master's price."""
+        points = None
+        if spec is not None and price and link.master_price:
+            points = (price - link.master_price) * link.side.sign / spec.point
+        changed = bool(planned.notes) or lots != sum(planned.lots, ZERO)
+        self.note(
+            link,
+            "open",
+            Verdict.COPIED,
+            "copied_resized" if changed else "copied",
+            lots=lots,
+            price=price,
+            ticket=ticket,
+            tag=tag,
+            slippage_points=points,
+            message="; ".join(planned.notes),
+            numbers={**planned.numbers, "asked": str(planned.asked), "masterLots": str(master_lots)},
+        )
+
+    def note_cut(self, link: Link, leg: Leg, lots_left: Decimal) -> None:
+        """Record that a leg was closed or reduced as the master wanted."""
+        verdict, code = (Verdict.CHANGED, "reduced") if lots_left else (Verdict.CLOSED, link.reason or "closed")
+        event = "reduce" if lots_left else "close"
+        self.note(link, event, verdict, code, lots=leg.lots - lots_left, ticket=leg.ticket, tag=leg.tag)
+
+    def note(self, link: Link, event: str, verdict: Verdict, code: str, **more: object) -> None:
+        """Leave a receipt about a link."""
+        receipt = Receipt(
+            at_ms=self.clock.now_ms(),
+            follower=self.name,
+            master=link.master,
+            key=link.key,
+            event=event,
+            verdict=verdict,
+            code=code,
+            symbol=link.symbol or link.position.symbol,
+            side=link.side if link.legs else side_of(self.relations[link.master].policy, link.position),
+            master_lots=link.position.lots,
+            stamps=link.stamps,
+            **more,  # type: ignore[arg-type]
+        )
+        self._notes.append(ReceiptKept(receipt=receipt))

@@ -1,0 +1,254 @@
+"""One follower's opens: planned on fresh facts, journaled, sent, and what becomes of those that are refused."""
+
+import asyncio
+import logging
+from collections import deque
+from decimal import Decimal
+from typing import Protocol
+
+import msgspec
+
+from copier.errors import Rejected, StoreError, Unavailable
+from copier.leveller import Leveller
+from copier.link import Leg, LegState, Link, LinkState, make_tag
+from copier.memory import LinkName, Memory
+from copier.model import ZERO, MarginMode, Refused, TradeRequest, Verdict
+from copier.orders import NotDone, Orders
+from copier.plan import OpenFacts, Planned, check_before_quote, plan_open, symbol_of
+from copier.policy import FollowerRisk, SharedSymbol
+from copier.standing import Standing
+from copier.stops import LevelFacts, levels_to_set
+
+log = logging.getLogger(__name__)
+replace = msgspec.structs.replace
+
+REQUOTE_PAUSE_S = 0.05
+PAUSE_MIN_S = 0.2
+
+
+class Agenda(Protocol):
+    """When the follower looks at things again."""
+
+    def level_within(self, seconds: float) -> None:
+        """Compare with a fresh read after so many seconds at the latest."""
+        ...
+
+    def put_off(self, name: LinkName, pause_s: float) -> None:
+        """Ask again what a link wants after a pause, not before."""
+        ...
+
+    def wait_for_symbol(self, link: Link) -> bool:
+        """Put a link off until the order before it in its netting symbol is certain; return False."""
+        ...
+
+
+class Opens:
+    """Plans and sends the opening orders of one follower."""
+
+    def __init__(
+        self,
+        memory: Memory,
+        standing: Standing,
+        leveller: Leveller,
+        orders: Orders,
+        agenda: Agenda,
+        *,
+        token: int,
+        risk: FollowerRisk,
+    ) -> None:
+        self._memory = memory
+        self._standing = standing
+        self._leveller = leveller
+        self._orders = orders
+        self._agenda = agenda
+        self._token = token
+        self._risk = risk
+        self._number = 0
+        self._first_try_ms: dict[LinkName, int] = {}
+        self._sent_s: deque[float] = deque(maxlen=1_000)
+        """When the last opens were sent, on the loop's clock."""
+
+    async def open(self, link: Link, master_lots: Decimal) -> bool:
+        """Copy so much of the master's volume; return whether all of it was filled. Raise `NotDone` to be asked again."""
+        planned = await self._plan(link, master_lots)
+        if isinstance(planned, Refused):
+            self._refuse(link, planned)
+            return False
+        if self._leveller.waits_for(planned.symbol, link.name):
+            return self._agenda.wait_for_symbol(link)
+        first = link.anchor == 0
+        link = replace(
+            link,
+            symbol=planned.symbol,
+            side=planned.side,
+            state=LinkState.COPIED,
+            anchor=link.position.lots_opened,
+            before=link.position.lots_opened - link.position.lots if first else link.before,
+            stop_loss=planned.stop_loss,
+            take_profit=planned.take_profit,
+            reason="",
+        )
+        for lots in planned.lots:
+            if not await self._send(link, planned, lots, master_lots):
+                return False
+            link = self._memory.links[link.name]
+        return True
+
+    async def _plan(self, link: Link, master_lots: Decimal) -> Planned | Refused:
+        relation = self._memory.relations[link.master]
+        policy = relation.policy
+        now = self._memory.clock.now_ms()
+        mode, why = self._standing.mode_of(link.master)
+        refused = check_before_quote(policy, link.position, mode, why, now)
+        if refused:
+            return refused
+        master_spec = relation.specs.get(link.position.symbol)
+        symbol = symbol_of(policy, link.position.symbol, master_spec, self._standing.catalogue)
+        if isinstance(symbol, Refused):
+            return symbol
+        try:
+            quote = await self._standing.quote(symbol)
+        except Rejected as error:
+            return Refused(code="symbol_unmapped", rule="symbols", message=str(error))
+        except Unavailable as error:
+            raise NotDone(error) from error
+        if self._standing.mode is MarginMode.NETTING:
+            book = await self._leveller.level()
+            shared = self._leveller.shared(link, symbol, book)
+            if shared and policy.copying.shared_symbols is SharedSymbol.REFUSE:
+                return Refused(code="symbol_shared", rule="copy.shared_symbols", message=shared)
+        await self._standing.refresh_account()
+        now = self._memory.clock.now_ms()
+        facts = OpenFacts(
+            now_ms=now,
+            mode=mode,
+            account=self._standing.account,
+            account_ms=self._standing.account_ms,
+            quote=quote,
+            quote_ms=now,
+            master=relation.facts,
+            master_spec=master_spec,
+            rate=await self._standing.rate(relation.facts),
+            residue=self._standing.residue(link.master, symbol),
+            exposures=self._standing.exposures(self._memory.links.values(), self._leveller.foreign_positions),
+            relation_losses=self._standing.losses(link.master),
+            follower_losses=self._standing.losses(""),
+        )
+        return plan_open(policy, self._risk, link, master_lots, facts)
+
+    async def _send(self, link: Link, planned: Planned, lots: Decimal, master_lots: Decimal) -> bool:
+        """Journal one order and send it; return whether it was filled."""
+        policy = self._memory.relations[link.master].policy.copying
+        stamps = replace(link.stamps, decided_ms=self._memory.clock.now_ms(), sent_ms=0, answered_ms=0)
+        net = (await self._leveller.level()).net(planned.symbol) if self._standing.mode is MarginMode.NETTING else None
+        self._number += 1
+        leg = Leg(tag=make_tag(self._token, self._number), side=planned.side, asked=lots, net_before=net)
+        before = self._memory.links[link.name]
+        legs = (*(old for old in link.legs if old.state is not LegState.FAILED), leg)
+        link = replace(link, legs=legs, stamps=stamps)
+        stop, target = planned.stop_loss, planned.take_profit
+        if net is not None:
+            stop, target = self._leveller.net_levels_with(link)
+        request = TradeRequest(
+            symbol=planned.symbol,
+            action=planned.side,
+            lots=lots,
+            stop_loss=stop,
+            take_profit=target,
+            slippage=policy.slippage_points,
+            magic=policy.magic,
+            comment=policy.comment,
+            tag=leg.tag,
+        )
+        await self._pace(float(self._memory.relations[link.master].policy.protection.orders_per_s))
+        sent_ms = self._memory.clock.now_ms()
+        try:
+            link, result = await self._orders.open_leg(link, leg, request)
+        except NotDone as refusal:
+            self._not_opened(before, refusal, planned, link)
+            return False
+        except StoreError:
+            self._memory.dirty[before.name] = None
+            self._memory.believe(before)  # The intent is not durable, so nothing was sent.
+            raise
+        finally:
+            self._leveller.traded(planned.symbol)
+        link = replace(link, stamps=replace(stamps, sent_ms=sent_ms, answered_ms=self._memory.clock.now_ms()))
+        self._first_try_ms.pop(link.name, None)
+        link = self._memory.believe(link)
+        if result is None:
+            self._memory.note(link, "open", Verdict.UNKNOWN, "outcome_unknown", lots=lots, tag=leg.tag)
+            self._memory.dirty[link.name] = None
+            self._agenda.level_within(PAUSE_MIN_S)
+            return False
+        self._memory.relevel.add(link.name)
+        residue = self._standing.keep_residue(link.master, planned.symbol, planned.residue)
+        if residue is not None:
+            self._memory.keep(residue)
+        self._memory.note_copied(
+            link, planned, result.lots, result.price, result.ticket, leg.tag, master_lots, self._standing.spec(link.symbol)
+        )
+        return True
+
+    async def _pace(self, orders_per_s: float) -> None:
+        """Wait until the account has room for another open in this second; closes and reductions never wait."""
+        loop = asyncio.get_running_loop()
+        burst = max(1, int(orders_per_s))
+        if len(self._sent_s) >= burst:
+            await asyncio.sleep(max(0.0, self._sent_s[-burst] + burst / orders_per_s - loop.time()))
+        self._sent_s.append(loop.time())
+
+    def _not_opened(self, before: Link, refusal: NotDone, planned: Planned, tried: Link) -> None:
+        """Try again within the budget what was surely not executed; else it is refused for good."""
+        name = before.name
+        now = self._memory.clock.now_ms()
+        first = self._first_try_ms.setdefault(name, now)
+        budget = self._memory.relations[name[0]].policy.protection.retry_budget_s
+        if refusal.again and before.anchor < before.position.lots_opened and now - first < budget * 1000:
+            self._memory.dirty[name] = None
+            self._memory.believe(before)
+            fresh_price = isinstance(refusal.cause, Rejected) and refusal.cause.wants_fresh_price
+            pause = REQUOTE_PAUSE_S if fresh_price else PAUSE_MIN_S
+            self._agenda.put_off(name, pause)
+            return
+        self._first_try_ms.pop(name, None)
+        filled = [leg for leg in tried.legs if leg.state is not LegState.SENDING]
+        kept = replace(tried, legs=tuple(filled)) if filled else before
+        self._refuse(kept, Refused(code=refusal.code, rule="broker", message=str(refusal.cause)), Verdict.FAILED)
+
+    def _refuse(self, link: Link, refused: Refused, verdict: Verdict = Verdict.REFUSED) -> None:
+        state = LinkState.SKIPPED if link.existing else LinkState.REFUSED
+        if refused.code.startswith("existing_"):
+            verdict = Verdict.SKIPPED
+        if link.legs:
+            state = link.state
+        link = replace(link, state=state, anchor=link.position.lots_opened, reason=refused.code)
+        self._memory.believe(link)
+        log.info("%s: %s %s not copied: %s", self._memory.name, link.master, link.key, refused.message)
+        self._memory.note(
+            link, "open", verdict, refused.code, rule=refused.rule, message=refused.message, numbers=refused.numbers
+        )
+
+    async def aim(self, link: Link) -> None:
+        """Compute the levels wanted at the broker again, after a fill or when the master moved its own."""
+        if link.name not in self._memory.relevel:
+            return
+        open_legs = [leg for leg in link.legs if leg.state is LegState.OPEN]
+        if not open_legs or not link.wanted_open:
+            return
+        quote = await self._standing.quote(link.symbol)
+        filled = sum((leg.filled for leg in open_legs), ZERO)
+        fill = sum((leg.price * leg.filled for leg in open_legs), ZERO) / filled
+        levels = levels_to_set(
+            self._memory.relations[link.master].policy.copying,
+            LevelFacts(
+                side=link.side,
+                fill=fill,
+                master_fill=link.position.open_price,
+                master_stop=link.position.stop_loss,
+                master_target=link.position.take_profit,
+                quote=quote,
+            ),
+        )
+        self._memory.relevel.discard(link.name)
+        self._memory.believe(replace(link, stop_loss=levels.stop, take_profit=levels.target))
