@@ -20,7 +20,6 @@ from copier.gateways.opening import PaperWorld, open_gateway
 from copier.gateways.shadow import ShadowGateway
 from copier.history import History
 from copier.ledger import JournalEntry, Ledger, ReceiptKept
-from copier.link import Link
 from copier.locks import RoleLock
 from copier.model import Account, Receipt
 from copier.policy import Mode
@@ -101,6 +100,8 @@ class App:
         """Every account as last read for its equity, by the account's name."""
         self.listeners: list[Callable[[Receipt], None]] = []
         """Called with every receipt once it is durable."""
+        self.following: tuple[str, ...] = ()
+        """The followers of this process, simulated twins included."""
         self._owner = f"{socket.gethostname()}:{os.getpid()}"
         self._scheduler = Scheduler(clock)
         self._shadows: dict[str, ShadowGateway] = {}
@@ -146,6 +147,7 @@ class App:
                 gateways[twin] = gateway
                 if twin.endswith(SHADOW):
                     gateways[twin] = self._shadows[twin] = ShadowGateway(gateway, self.clock)
+        self.following = tuple(settings)
         reconcile_s = float(self.settings.schedule.reconcile_s)
         ledger = self._ledger(f"worker:{name}")
         self.worker = Worker(name, settings, gateways, self.stream, ledger, self.clock, reconcile_s=reconcile_s)
@@ -242,14 +244,32 @@ class App:
         _raise_unexpected(failed)
 
     async def sample_equity(self) -> None:
-        """Record what every account is worth; one that cannot be read is left out."""
+        """Record what every account is worth; one that cannot be read is left out. Raise `StoreError`."""
+        for name in await self.read_accounts():
+            await self.history.keep(name, self.accounts[name], self.clock.now_ms())
+
+    async def read_accounts(self) -> list[str]:
+        """Read every account into `accounts`, and return the names of those that could be read."""
         names = sorted(self.gateways)
         answers = await asyncio.gather(*(self.gateways[name].get_account() for name in names), return_exceptions=True)
         _raise_unexpected(answers)
-        for name, account in zip(names, answers, strict=True):
-            if isinstance(account, Account):
-                self.accounts[name] = account
-                await self.history.keep(name, account, self.clock.now_ms())
+        fresh = {name: account for name, account in zip(names, answers, strict=True) if isinstance(account, Account)}
+        self.accounts |= fresh
+        return list(fresh)
+
+    def standings(self) -> list[tuple[str, str, Account | None, int, str]]:
+        """Return every account's name, role, last read, open positions and trouble, masters first, for people."""
+        found = []
+        for name, watcher in self.watchers.items():
+            account = self._watched_accounts[name]
+            found.append((account, "master", self.accounts.get(account), len(watcher.view.open), watcher.error))
+        followers = self.worker.followers if self.worker is not None else {}
+        for name, follower in followers.items():
+            account = follower.settings.account
+            role = "shadow" if name.endswith(SHADOW) else "follower"
+            legs = sum(leg.living and leg.lots > 0 for link in follower.links.values() for leg in link.legs)
+            found.append((account, role, self.accounts.get(account), legs, follower.error))
+        return found
 
     async def trim(self) -> None:
         """Drop what is older than the settings keep."""
@@ -325,6 +345,3 @@ def _first(group: BaseExceptionGroup[CopierError]) -> CopierError:
         found = found.exceptions[0]
     assert isinstance(found, CopierError)
     return found
-
-
-__all__ = ["App", "Everything", "Follow", "Link", "Role", "Watch", "split_shadow"]

@@ -1,0 +1,331 @@
+"""The command line: every command reads its settings, does one thing, and says clearly what is wrong."""
+
+import asyncio
+import sys
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar
+
+import typer
+
+from copier import __version__
+from copier.errors import CopierError, SettingsError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from copier.app import Role
+    from copier.settings import Settings
+
+T = TypeVar("T")
+
+app = typer.Typer(
+    name="mt-copier",
+    help="Copies a MetaTrader account's positions to other accounts.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+symbols = typer.Typer(help="What symbols are called at the followers.", no_args_is_help=True)
+app.add_typer(symbols, name="symbols")
+
+Config = Annotated[Path, typer.Argument(metavar="CONFIG", help="The YAML file with the settings.")]
+Json = Annotated[bool, typer.Option("--json", help="For machines: JSON instead of tables.")]
+Scope = Annotated[str, typer.Argument(help="`*`, a follower, follower/master, or group:name.")]
+
+
+def main() -> None:
+    """Run the command line; exit 2 for settings that cannot be used, 1 for other errors."""
+    try:
+        app()
+    except SettingsError as error:
+        _fail(str(error), 2)
+    except CopierError as error:
+        _fail(str(error), 1)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def _fail(message: str, code: int) -> NoReturn:
+    sys.stderr.write(f"mt-copier: {message}\n")
+    sys.exit(code)
+
+
+@app.callback(invoke_without_command=True)
+def version(*, show: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False) -> None:
+    """Copies a MetaTrader account's positions to other accounts: exactly once, explained, replayable, measured."""
+    if show:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+# Running ---------------------------------------------------------------------------------------------------------------
+
+
+@app.command()
+def demo(*, as_json: Json = False) -> None:
+    """Show it: a master and three followers on simulated brokers, half a minute, nothing needed, nothing left behind."""
+    from copier.demo import as_json as end_as_json
+    from copier.running import run_demo
+
+    end = _async(run_demo(_view_kind(as_json=as_json)))
+    if as_json:
+        typer.echo(end_as_json(end).decode())
+    if not end.good:
+        raise typer.Exit(1)
+
+
+@app.command()
+def run(config: Config, *, as_json: Json = False) -> None:
+    """Watch every master and follow with every follower, in this one process."""
+    from copier.app import Everything
+
+    _run(config, lambda _: Everything(), as_json=as_json)
+
+
+@app.command()
+def watch(config: Config, master: Annotated[str, typer.Argument(help="Which master.")], *, as_json: Json = False) -> None:
+    """Only watch one master; followers run in other processes, over Redis."""
+    from copier.app import Watch
+
+    _run(config, lambda _: Watch((master,)), as_json=as_json)
+
+
+@app.command()
+def follow(
+    config: Config,
+    followers: Annotated[list[str] | None, typer.Argument(help="Which followers; none named is all.")] = None,
+    *,
+    worker: Annotated[str, typer.Option(help="This worker's name, its own on every machine.")],
+    as_json: Json = False,
+) -> None:
+    """Only follow; masters are watched by other processes, over Redis."""
+    from copier.app import Follow
+
+    _run(config, lambda _: Follow(worker, tuple(followers or ())), as_json=as_json)
+
+
+def _run(config: Path, role: "Callable[[Settings], Role]", *, as_json: bool) -> None:
+    from copier.running import run_app
+    from copier.settings import load
+
+    settings = load(config)
+    _async(run_app(settings, role(settings), _view_kind(as_json=as_json)))
+
+
+@app.command()
+def check(
+    config: Annotated[Path | None, typer.Argument(metavar="CONFIG", help="The YAML file with the settings.")] = None,
+    *,
+    schema: Annotated[bool, typer.Option("--schema", help="Print the JSON Schema of the settings instead.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Find every mistake in the settings at once, each with its place."""
+    from copier.settings import json_schema, load
+
+    if schema:
+        _json(json_schema())
+        return
+    if config is None:
+        raise typer.BadParameter("expected a CONFIG to check, or --schema")
+    try:
+        settings = load(config)
+    except SettingsError as error:
+        if not as_json:
+            raise
+        _json({"good": False, "problems": error.problems})
+        raise typer.Exit(2) from None
+    counts = {"accounts": len(settings.accounts), "masters": len(settings.masters), "followers": len(settings.followers)}
+    if as_json:
+        _json({"good": True, **counts})
+    else:
+        typer.echo(f"{config}: good. " + ", ".join(f"{count} {noun}" for noun, count in counts.items()))
+
+
+@app.command()
+def replay(
+    exports: Annotated[
+        list[Path], typer.Argument(metavar="EXPORT...", help="What MetaTrader saved: deals, positions, a report.")
+    ],
+    *,
+    config: Annotated[Path, typer.Option(help="The settings to replay with.")],
+    out: Annotated[Path, typer.Option(help="The folder for the results.")],
+) -> None:
+    """Copy a saved history through the engine, on a virtual clock, and report what each follower would have got."""
+    from copier import replay as replaying
+
+    command: Any = getattr(replaying, "command", None)
+    if command is None:
+        raise CopierError("replay: this build cannot replay yet")
+    console = _console(stderr=True)
+    command(exports, config, out, lambda line: console.print(line, highlight=False))
+
+
+# Looking ---------------------------------------------------------------------------------------------------------------
+
+
+@app.command()
+def status(config: Config, *, as_json: Json = False) -> None:
+    """Show every follower: what is open, what is in trouble, what was set."""
+    from copier import looking
+
+    _show(looking.status(_load(config)), as_json=as_json)
+
+
+@app.command()
+def accounts(config: Config, *, as_json: Json = False) -> None:
+    """Show every account's newest recorded balance and equity."""
+    from copier import looking
+
+    _show(looking.accounts(_load(config)), as_json=as_json)
+
+
+@app.command()
+def positions(config: Config, *, as_json: Json = False) -> None:
+    """Show which position of a master stands behind which position of a follower."""
+    from copier import looking
+
+    _show(looking.positions(_load(config)), as_json=as_json)
+
+
+@app.command()
+def receipts(
+    config: Config,
+    *,
+    follower: Annotated[str | None, typer.Option(help="Only of this follower.")] = None,
+    symbol: Annotated[str | None, typer.Option(help="Only of this symbol.")] = None,
+    code: Annotated[str | None, typer.Option(help="Only with this code, such as spread_above_max.")] = None,
+    last: Annotated[int, typer.Option(min=1, help="How many at most, the newest.")] = 20,
+    as_json: Json = False,
+) -> None:
+    """Show why changes were or were not copied."""
+    from copier import looking
+
+    chosen = looking.Chosen(follower=follower, symbol=symbol, code=code, last=last)
+    _show(looking.receipts(_load(config), chosen), as_json=as_json)
+
+
+@app.command()
+def shadow(config: Config, *, as_json: Json = False) -> None:
+    """Compare what relations in mode `shadow` would have done with what the live ones did."""
+    from copier import looking
+
+    _show(looking.shadow(_load(config)), as_json=as_json)
+
+
+@symbols.command()
+def missing(config: Config, *, as_json: Json = False) -> None:
+    """Show which symbols of the masters have no place at a follower, and what to set."""
+    from copier import looking
+
+    _show(looking.missing_symbols(_load(config)), as_json=as_json)
+
+
+# Steering --------------------------------------------------------------------------------------------------------------
+
+
+@app.command()
+def pause(config: Config, scope: Scope, *, as_json: Json = False) -> None:
+    """Open nothing more; closes, reductions and levels go on."""
+    _set(config, scope, "close_only", "opens nothing more; closes and protection go on", as_json=as_json)
+
+
+@app.command()
+def resume(config: Config, scope: Scope, *, as_json: Json = False) -> None:
+    """Copy again after pause, freeze or flatten."""
+    _set(config, scope, "live", "copies again", as_json=as_json)
+
+
+@app.command()
+def freeze(config: Config, scope: Scope, *, as_json: Json = False) -> None:
+    """Do nothing at all, not even closes; says what stays open."""
+    from copier import looking
+
+    _set(config, scope, "frozen", "does nothing at all now, closes included", as_json=as_json)
+    left = _async(looking.left_open(_load(config), scope))
+    if left and not as_json:
+        typer.echo("These stay open whatever the master does, until `mt-copier resume`:", err=True)
+        for line in left:
+            typer.echo(f"  {line}", err=True)
+
+
+@app.command()
+def release(config: Config, master: Annotated[str, typer.Argument(help="Which master.")], *, as_json: Json = False) -> None:
+    """Confirm that a master's missing positions are really closed, where so many vanished at once that it was not believed."""
+    settings = _load(config)
+    if master not in settings.masters:
+        raise SettingsError([f"master {master}: expected one of {', '.join(sorted(settings.masters))}"], source="command")
+    _set(config, f"master:{master}", "release", "its missing positions count as closed", as_json=as_json)
+
+
+@app.command()
+def flatten(
+    config: Config,
+    scope: Scope,
+    *,
+    direct: Annotated[
+        bool, typer.Option("--direct", help="Open the accounts and close right here: when nothing else lives.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Close every copy and open nothing more, until `mt-copier resume`."""
+    if not direct:
+        _set(config, scope, "flatten", "closes every copy and opens nothing more", as_json=as_json)
+        return
+    from copier import flattening
+
+    answer = _async(flattening.flatten(_load(config), scope, typer.echo if not as_json else lambda _: None))
+    if as_json:
+        _json(answer)
+    if answer.failed:
+        raise typer.Exit(1)
+
+
+def _set(config: Path, scope: str, control: str, meaning: str, *, as_json: bool) -> None:
+    from copier import looking
+
+    _async(looking.set_control(_load(config), scope, control))
+    if as_json:
+        _json({"scope": scope, "control": control})
+    else:
+        typer.echo(f"{scope}: {meaning}")
+
+
+# Around ----------------------------------------------------------------------------------------------------------------
+
+
+def _load(config: Path) -> "Settings":
+    from copier.settings import load
+
+    return load(config)
+
+
+def _async(main: Coroutine[Any, Any, T]) -> T:
+    return asyncio.run(main)
+
+
+def _console(*, stderr: bool = False) -> "Console":
+    from rich.console import Console
+
+    return Console(stderr=stderr)
+
+
+def _view_kind(*, as_json: bool) -> str:
+    return "json" if as_json else "live" if sys.stdout.isatty() else "plain"
+
+
+def _show(view: "Coroutine[Any, Any, Any]", *, as_json: bool) -> None:
+    """Print an answer: its data for machines, its picture for people."""
+    answer = _async(view)
+    if as_json:
+        _json(answer.data)
+    else:
+        console = _console()
+        for part in answer.pictures():
+            console.print(part)
+
+
+def _json(data: object) -> None:
+    import msgspec
+
+    typer.echo(msgspec.json.format(msgspec.json.encode(data), indent=2).decode())

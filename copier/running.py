@@ -1,0 +1,147 @@
+"""Runs the engine or the demonstration to its end, with a view on it, until it is asked to stop."""
+
+import asyncio
+import contextlib
+import logging
+import signal
+import sys
+from collections.abc import AsyncIterator, Iterator
+
+import msgspec
+from rich.console import Console
+from rich.logging import RichHandler
+
+from copier.app import App, Role
+from copier.clock import SystemClock
+from copier.demo import Demo, DemoEnd
+from copier.live import JsonView, LiveView, PlainView, View
+from copier.settings import LogFormat, LogSettings, Settings
+from copier.tables import end_table, hops_line
+
+
+async def run_app(settings: Settings, role: Role, kind: str) -> None:
+    """Run a role until Ctrl+C or SIGTERM. `kind` of view: live, plain or json."""
+    console = Console()
+    with _logging(settings.log, console if kind == "live" else None):
+        app = App(settings, SystemClock(), role=role)
+        view = _view(kind, app, console, "mt-copier")
+        app.listeners.append(view.show)
+        async with app, _shown(view, console):
+            view.tell(_started(app))
+            await _until_stopped(app)
+    if kind == "plain":
+        console.print("Stopped.")
+
+
+async def run_demo(kind: str) -> DemoEnd:
+    """Run the demonstration and show how it ended."""
+    console = Console()
+    story: list[View] = []
+    logging.getLogger("copier").setLevel(logging.CRITICAL)  # Its troubles are part of the story, and told there.
+    demo = Demo(SystemClock(), lambda line: story[0].tell(line))
+    story.append(_view(kind, demo.app, console, "mt-copier demo: real engine, simulated brokers"))
+    demo.app.listeners.append(story[0].show)
+    async with demo.live(), _shown(story[0], console):
+        end = await demo.play()
+    if kind != "json":
+        _show_end(end, console)
+    return end
+
+
+def _show_end(end: DemoEnd, console: Console) -> None:
+    console.print(end_table(end))
+    for follower in end.followers:
+        for sentence in follower.refused:
+            console.print(f"  [yellow]refused[/]  [bold]{follower.follower}[/] {sentence}", highlight=False)
+    for trouble in (*end.doubled, *end.lost):
+        console.print(f"  [bold red]wrong[/]  {trouble}", highlight=False)
+    console.print(hops_line(end.hops))
+    console.print(f"[bold {'green' if end.good else 'red'}]{end.verdict}[/]", highlight=False)
+
+
+def _view(kind: str, app: App, console: Console, title: str) -> "View":
+    match kind:
+        case "live":
+            return LiveView(app, title)
+        case "json":
+            return JsonView()
+        case _:
+            return PlainView(console)
+
+
+@contextlib.asynccontextmanager
+async def _shown(view: View, console: Console) -> AsyncIterator[None]:
+    if isinstance(view, LiveView):
+        async with view.on(console):
+            yield
+    else:
+        yield
+
+
+def _started(app: App) -> str:
+    followers = app.following
+    watching = f"watching {', '.join(app.watchers)}" if app.watchers else ""
+    following = f"following with {', '.join(followers)}" if followers else ""
+    return "; ".join(filter(None, (watching, following))).capitalize() + ". Ctrl+C stops; what is open stays open."
+
+
+async def _until_stopped(app: App) -> None:
+    """Run until the engine ends by itself or someone asks it to stop."""
+    task = asyncio.create_task(app.run(), name="engine")
+    loop = asyncio.get_running_loop()
+    asked = False
+
+    def stop() -> None:
+        nonlocal asked
+        asked = True
+        task.cancel()
+
+    signals = (signal.SIGINT, signal.SIGTERM)
+    with contextlib.suppress(NotImplementedError):  # Windows has no signals on its loop; there Ctrl+C cancels the main task.
+        for number in signals:
+            loop.add_signal_handler(number, stop)
+    try:
+        await task
+    except asyncio.CancelledError:
+        if not asked:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+            raise
+    finally:
+        with contextlib.suppress(NotImplementedError):
+            for number in signals:
+                loop.remove_signal_handler(number)
+
+
+class _JsonLines(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        line = {"at": record.created, "level": record.levelname.lower(), "from": record.name, "message": record.getMessage()}
+        if record.exc_info:
+            line["error"] = self.formatException(record.exc_info)
+        return msgspec.json.encode(line).decode()
+
+
+@contextlib.contextmanager
+def _logging(settings: LogSettings, console: Console | None) -> Iterator[None]:
+    """Log as the settings say: above the moving picture, to stderr, or into a file."""
+    handler: logging.Handler
+    if settings.file is not None:
+        handler = logging.FileHandler(settings.file, encoding="utf-8")
+    elif console is not None:
+        handler = RichHandler(console=console, show_path=False, markup=False)
+    else:
+        handler = logging.StreamHandler(sys.stderr)
+    if settings.format is LogFormat.JSON:
+        handler.setFormatter(_JsonLines())
+    elif not isinstance(handler, RichHandler):
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    root = logging.getLogger("copier")
+    before = root.level
+    root.setLevel(settings.level.value.upper())
+    root.addHandler(handler)
+    try:
+        yield
+    finally:
+        root.removeHandler(handler)
+        root.setLevel(before)
+        handler.close()
