@@ -11,6 +11,9 @@ from copier.export_specs import InferredSpec, Valuation, infer_specs, smallest_c
 from copier.exports import BalanceOperation, Export, ExportDeal, ExportPosition, Problem
 from copier.model import ZERO, DealEntry, DealType, Record, Side
 
+_WHOLE_MONEY = {"JPY", "KRW", "CLP", "VND"}
+"""Currencies without cents."""
+
 
 class Opening(Record, frozen=True, kw_only=True):
     """The master opened a position."""
@@ -110,7 +113,7 @@ def history_of(export: Export) -> History:
         specs=specs,
         balance=_balance_before(export.deals, export.balances),
         currency=export.account.currency if export.account else "",
-        money_digits=_money_digits(positions, export.balances),
+        money_digits=_money_digits(export, positions),
         problems=export.problems,
         caveats=tuple(caveats),
     )
@@ -224,10 +227,9 @@ def _balance_before(deals: Iterable[ExportDeal], balances: Iterable[BalanceOpera
     return min(told)[1] if told else None
 
 
-def _money_digits(positions: Iterable[ExportPosition], balances: Iterable[BalanceOperation]) -> int:
-    """Return how finely the account keeps its money: as its profits and payments show, cents where costs are in cents."""
-    rows = list(positions)
-    exponent = smallest_coin([*(row.profit for row in rows), *(one.amount for one in balances)]).as_tuple().exponent
+def _money_digits(export: Export, positions: Iterable[ExportPosition]) -> int:
+    """Return how finely the account keeps its money: cents unless its profits are finer or its currency has none."""
+    amounts = [row.profit for row in positions] + [one.amount for one in export.balances]
+    exponent = smallest_coin(amounts).as_tuple().exponent
     digits = -exponent if isinstance(exponent, int) else 2
-    cents = any(cost % 1 for row in rows for cost in (row.swap, row.commission))
-    return max(digits, 2) if cents else digits
+    return digits if export.account and export.account.currency in _WHOLE_MONEY else max(2, digits)

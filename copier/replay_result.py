@@ -37,8 +37,8 @@ MARKED_AT_TRADES = (
     "prices of the master's own opens and closes only, so a fall between two trades is not seen"
 )
 RULES_ASSUMED = (
-    "margin, stops levels and the spread are not in an export: margin is reckoned from contract, price and leverage, and fills "
-    "are at the master's prices unless the settings give a spread"
+    "a broker's rules are not in an export: the least volume and its step are those of the master's trades, margin is reckoned "
+    "from contract, price and leverage, and fills are at the master's prices, unless an account's symbols.overrides say other"
 )
 COSTS_CARRIED = (
     "swap and commission of a copy are the master's by share of the volume, also for a reversed copy; a copy that did not "

@@ -143,7 +143,7 @@ def _percent_axis(axes: Axes) -> None:
     axes.yaxis.set_major_formatter(
         FuncFormatter(lambda value, _: f"{value:+,.4g}\u202f%".replace("-", "\u2212") if value else "0")
     )
-    _date_axis(axes, _dates.AutoDateLocator(minticks=3, maxticks=5))
+    _date_axis(axes, _dates.AutoDateLocator(minticks=2, maxticks=5))
 
 
 def _date_axis(axes: Axes, locator: Locator) -> None:
