@@ -6,6 +6,8 @@ from datetime import datetime
 from decimal import Decimal
 from itertools import count
 
+import msgspec
+
 from copier.export_pairs import rebuild_positions
 from copier.export_specs import InferredSpec, Valuation, infer_specs, smallest_coin
 from copier.exports import BalanceOperation, Export, ExportDeal, ExportPosition, Problem
@@ -90,6 +92,7 @@ def history_of(export: Export) -> History:
             )
         if rebuilt.unmatched:
             caveats.append(f"{len(rebuilt.unmatched)} closings have no opening in the export and are left out")
+    positions, unplayable = _playable(positions, export.file)
     if not positions:
         raise ValueError("expected closed positions or deals in the export, found none")
     still_open = _still_open(export.deals, positions, rebuilt.still_open if rebuilt else ())
@@ -100,7 +103,7 @@ def history_of(export: Export) -> History:
             f"{stopped} of {len(positions)} positions end with a stop or a target; an export tells only the last levels, so "
             "they are neither set nor copied, and closes happen as recorded"
         )
-    specs = infer_specs(export if export.positions else Export(positions=positions, deals=export.deals, account=export.account))
+    specs = infer_specs(msgspec.structs.replace(export, positions=positions))
     caveats += [
         f"{symbol}: what a price move is worth is not the same for all its profits, so each close is valued as it was recorded"
         for symbol, spec in specs.items()
@@ -114,9 +117,28 @@ def history_of(export: Export) -> History:
         balance=_balance_before(export.deals, export.balances),
         currency=export.account.currency if export.account else "",
         money_digits=_money_digits(export, positions),
-        problems=export.problems,
+        problems=(*export.problems, *unplayable),
         caveats=tuple(caveats),
     )
+
+
+def _playable(positions: Iterable[ExportPosition], file: str) -> tuple[tuple[ExportPosition, ...], list[Problem]]:
+    """Part the rows that can be played from those that contradict themselves or another."""
+    good: list[ExportPosition] = []
+    problems = []
+    first: dict[int, ExportPosition] = {}
+    for row in positions:
+        same = first.get(row.position, row)
+        if min(row.open_price, row.close_price) <= 0:
+            reason = f"a price of {min(row.open_price, row.close_price)} cannot be played"
+        elif (row.symbol, row.side, row.open_time, row.open_price) != (same.symbol, same.side, same.open_time, same.open_price):
+            reason = "its ticket is that of another position"
+        else:
+            first[row.position] = same
+            good.append(row)
+            continue
+        problems.append(Problem(file=file, line=row.row, reason=reason, raw=f"position {row.position}"))
+    return tuple(good), problems
 
 
 def _openings(positions: Iterable[ExportPosition]) -> list[Opening]:

@@ -40,6 +40,10 @@ RULES_ASSUMED = (
     "a broker's rules are not in an export: the least volume and its step are those of the master's trades, margin is reckoned "
     "from contract, price and leverage, and fills are at the master's prices, unless an account's symbols.overrides say other"
 )
+SERVER_CLOCK = (
+    "times are the trade server's wall clock taken as UTC, as an export names no zone: trading hours and daily resets in other "
+    "zones are off by the server's distance from UTC"
+)
 COSTS_CARRIED = (
     "swap and commission of a copy are the master's by share of the volume, also for a reversed copy; a copy that did not "
     "close with the master has none"
@@ -234,6 +238,7 @@ def write_result(
             MARKED_AT_TRADES,
             RULES_ASSUMED,
             COSTS_CARRIED,
+            SERVER_CLOCK,
             *history.caveats,
             *troubles,
             *(f"not read: {problem}" for problem in history.problems),

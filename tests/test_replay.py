@@ -228,6 +228,22 @@ def test_a_bad_line_is_told_in_summary_and_report_and_the_rest_is_played(tmp_pat
     assert [each.exact for each in summary.followers] == [1]
 
 
+def test_what_cannot_be_played_is_told_and_the_rest_is_played(tmp_path: Path) -> None:
+    export = write(
+        tmp_path / "positions.csv",
+        HEADER,
+        "2025.01.06 10:00:00,1,XAUUSD,buy,0.1,2600.00,,,2025.01.06 10:00:30,2610.00,0,0,100.00",
+        "2025.01.06 10:00:00,1,EURUSD,buy,0.1,1.10000,,,2025.01.06 10:00:40,1.10000,0,0,0.00",
+        "2025.01.06 10:00:00,2,XAUUSD,buy,0.1,0,,,2025.01.06 10:00:30,2610.00,0,0,100.00",
+    )
+    summary = run(tmp_path, export)
+    assert [(problem.line, problem.reason) for problem in summary.problems] == [
+        (3, "its ticket is that of another position"),
+        (4, "a price of 0 cannot be played"),
+    ]
+    assert [each.exact for each in summary.followers] == [1]
+
+
 def test_an_export_without_trades_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="expected closed positions or deals"):
         read_history([write(tmp_path / "positions.csv", HEADER)])
