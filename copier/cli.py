@@ -148,17 +148,13 @@ def replay(
         list[Path], typer.Argument(metavar="EXPORT...", help="What MetaTrader saved: deals, positions, a report.")
     ],
     *,
-    config: Annotated[Path, typer.Option(help="The settings to replay with.")],
+    config: Annotated[Path | None, typer.Option(help="The settings to replay with; without them one to one.")] = None,
     out: Annotated[Path, typer.Option(help="The folder for the results.")],
 ) -> None:
     """Copy a saved history through the engine, on a virtual clock, and report what each follower would have got."""
-    from copier import replay as replaying
+    from copier.replay import command
 
-    command: Any = getattr(replaying, "command", None)
-    if command is None:
-        raise CopierError("replay: this build cannot replay yet")
-    console = _console(stderr=True)
-    command(exports, config, out, lambda line: console.print(line, highlight=False))
+    command(exports, config, out, progress=sys.stderr.isatty() or sys.stdout.isatty())
 
 
 # Looking ---------------------------------------------------------------------------------------------------------------
