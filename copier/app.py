@@ -267,8 +267,8 @@ class App:
         for name, follower in followers.items():
             account = follower.settings.account
             role = "shadow" if name.endswith(SHADOW) else "follower"
-            legs = sum(leg.living and leg.lots > 0 for link in follower.links.values() for leg in link.legs)
-            found.append((account, role, self.accounts.get(account), legs, follower.error))
+            tickets = {leg.ticket for link in follower.links.values() for leg in link.legs if leg.living and leg.lots}
+            found.append((account, role, self.accounts.get(account), len(tickets), follower.error))
         return found
 
     async def trim(self) -> None:
@@ -325,11 +325,15 @@ def _open_stream(settings: Settings) -> Stream:
 
 def _locks(settings: Settings, roles: Iterable[str]) -> list[RoleLock]:
     """Return a lock per role where the ledger is a file; on a server its tokens alone decide."""
+    file = ledger_file(settings)
+    return [] if file is None else [RoleLock(file, role) for role in roles]
+
+
+def ledger_file(settings: Settings) -> Path | None:
+    """Return the file of a SQLite ledger; None for a server's, or one in memory."""
     scheme, _, path = settings.ledger.get_secret_value().partition(":///")
     path = path.partition("?")[0]
-    if not scheme.startswith("sqlite") or not path:
-        return []
-    return [RoleLock(Path(path), role) for role in roles]
+    return Path(path) if scheme.startswith("sqlite") and path else None
 
 
 def _raise_unexpected(answers: Iterable[object]) -> None:

@@ -21,8 +21,10 @@ from copier.words import copied_stamps, hops, sentence
 
 FRAMES_PER_S = 5
 ACCOUNTS_S = 1.0
-RECEIPTS_SHOWN = 8
+RECEIPTS_MAX = 12
 STORY_SHOWN = 4
+FIXED_LINES = 20
+"""What headings, frames and the latency take of the screen's height."""
 
 
 class View(Protocol):
@@ -71,8 +73,9 @@ class LiveView:
         self._app = app
         self._title = title
         self._story: deque[str] = deque(maxlen=STORY_SHOWN)
-        self._receipts: deque[Receipt] = deque(maxlen=RECEIPTS_SHOWN)
+        self._receipts: deque[Receipt] = deque(maxlen=RECEIPTS_MAX)
         self._stamps: deque[Stamps] = deque(maxlen=1_000)
+        self._height = 50
 
     def tell(self, line: str) -> None:
         """Take a line of the story in."""
@@ -86,6 +89,7 @@ class LiveView:
     @contextlib.asynccontextmanager
     async def on(self, console: Console) -> AsyncIterator[None]:
         """Draw while the block lasts; the last picture stays."""
+        self._height = console.height
         live = Live(self.picture(), console=console, auto_refresh=False, transient=False, vertical_overflow="crop")
         with live:
             tasks = [asyncio.create_task(self._draw(live)), asyncio.create_task(self._read_accounts())]
@@ -99,6 +103,7 @@ class LiveView:
 
     async def _draw(self, live: Live) -> None:
         while True:
+            self._height = live.console.height
             live.update(self.picture(), refresh=True)
             await asyncio.sleep(1 / FRAMES_PER_S)
 
@@ -115,11 +120,18 @@ class LiveView:
             lines = list(self._story)
             story = Text("\n").join([*(Text(line, style="dim") for line in lines[:-1]), Text(lines[-1], style="bold yellow")])
             parts.append(Panel(story, title=self._title, title_align="left", border_style="yellow"))
-        parts.append(accounts_table(self._app.standings()))
+        standings = self._app.standings()
         worker = self._app.worker
         links = [link for f in worker.followers.values() for link in f.links.values() if link.living] if worker else []
-        parts.append(links_table(sorted(links, key=lambda link: (link.position.open_time, link.key, link.follower))))
-        happened = Text("\n").join(receipt_line(receipt) for receipt in self._receipts) if self._receipts else Text("nothing yet")
+        links.sort(key=lambda link: (link.position.open_time, link.key, link.follower))
+        room = max(4, self._height - FIXED_LINES)
+        accounts_shown = min(len(standings), max(2, room // 3))
+        links_shown = min(len(links), max(1, (room - accounts_shown) // 2))
+        parts.append(accounts_table(standings[:accounts_shown]))
+        parts.append(links_table(links, rows_max=links_shown))
+        receipts = list(self._receipts)[-max(2, room - accounts_shown - links_shown) :]
+        happened = Text("\n").join(map(receipt_line, receipts)) if receipts else Text("nothing yet")
+        happened.no_wrap, happened.overflow = True, "ellipsis"
         parts.append(Panel(happened, title="What happened last", title_align="left"))
         if self._stamps:
             parts.append(hops_line(hops(self._stamps)))

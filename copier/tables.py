@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from decimal import Decimal
 
+from rich import box
 from rich.table import Table
 from rich.text import Text
 
@@ -49,7 +50,7 @@ def receipt_line(receipt: Receipt) -> Text:
 
 def accounts_table(rows: Iterable[tuple[str, str, Account | None, int, str]]) -> Table:
     """Return accounts by name, role, last read, number of positions, and trouble if there is any."""
-    table = Table(title="Accounts", title_justify="left", expand=True)
+    table = Table(title="Accounts", title_justify="left", expand=True, box=box.SIMPLE_HEAD)
     for heading in ("account", "role"):
         table.add_column(heading, no_wrap=True)
     for heading in ("balance", "equity", "floating", "open"):
@@ -74,7 +75,7 @@ def accounts_table(rows: Iterable[tuple[str, str, Account | None, int, str]]) ->
 
 def links_table(links: Iterable[Link], *, rows_max: int = 12) -> Table:
     """Return which position of a master stands behind which position of a follower."""
-    table = Table(title="Copies", title_justify="left", expand=True)
+    table = Table(title="Copies", title_justify="left", expand=True, box=box.SIMPLE_HEAD)
     for heading in ("master", "its position", "follower", "our position"):
         table.add_column(heading, no_wrap=True)
     for heading in ("fill", "stop", "target"):
@@ -136,7 +137,7 @@ def hops_line(hops: dict[str, Latency]) -> Text:
 
 def end_table(end: DemoEnd) -> Table:
     """Return what became of every follower of the demonstration."""
-    table = Table(title="How it ended", title_justify="left", expand=True)
+    table = Table(title="How it ended", title_justify="left", expand=True, box=box.SIMPLE_HEAD)
     table.add_column("follower", no_wrap=True)
     for heading in ("result", "opened", "closed", "resized", "refused", "p50/p99 ms", "points worse"):
         table.add_column(heading, justify="right")

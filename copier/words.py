@@ -100,12 +100,12 @@ def was_resized(receipt: Receipt) -> bool:
 
 
 def _slipped(receipt: Receipt) -> str:
-    points = receipt.slippage_points
-    if points is None:
+    if receipt.slippage_points is None:
         return ""
+    points = round(receipt.slippage_points, 1)
     if not points:
         return ", the master's price"
-    return f", {plain(abs(round(points, 1)))} points {'worse' if points > 0 else 'better'} than the master"
+    return f", {plain(abs(points))} point{'' if abs(points) == 1 else 's'} {'worse' if points > 0 else 'better'} than the master"
 
 
 def _resized(receipt: Receipt) -> str:
