@@ -260,7 +260,34 @@ class Mt5Settings(_Account):
     """The broker is proven to give comments back unchanged; only then may an unknown order be sent again."""
 
 
-AccountSettings = Annotated[PaperSettings | Mt5Settings, Field(discriminator="kind")]
+class Mt5ManagerSettings(_Account):
+    """A login at a MetaTrader 5 server, by the broker's own MT5Manager package: one connection, many logins; on Windows."""
+
+    kind: Literal["mt5-manager"]
+    """A login behind a manager account."""
+    address: Annotated[str, AfterValidator(_like(r"\S+:[0-9]{1,5}", "host:port of the access server"))]
+    """host:port of the access server, such as `mt5.broker.example:443`."""
+    manager: Login
+    """The manager account's number."""
+    password: Secret
+    """The manager account's password."""
+    folder: Path = Path("mt5-manager")
+    """Where the package keeps its files; every manager connection needs a folder of its own."""
+    python: tuple[str, ...] = ()
+    """The command of the Python that has the MT5Manager package; empty is this very Python."""
+    call_timeout_s: Annotated[Positive, Field(ge=1, le=120)] = Decimal(10)
+    """A call that takes longer is given up; an order then counts as unknown."""
+    connect_timeout_s: Annotated[Positive, Field(ge=1, le=600)] = Decimal(60)
+    """How long the connection may take until symbols, groups and positions are known."""
+    settle_s: Annotated[Positive, Field(le=120)] = Decimal(5)
+    """After an accepted order, at most this long until the server's lists show it."""
+    dealing: bool = False
+    """Go into dealing mode. Traders' own requests may then be routed to this manager: only where orders need it."""
+    tags_survive: bool = False
+    """The broker is proven to give comments back unchanged; only then may an unknown order be sent again."""
+
+
+AccountSettings = Annotated[PaperSettings | Mt5Settings | Mt5ManagerSettings, Field(discriminator="kind")]
 """Every kind of account, told apart by `kind`: one class each."""
 
 

@@ -9,12 +9,13 @@ from copier.clock import Clock
 from copier.errors import SettingsError
 from copier.gateway import Gateway
 from copier.gateways.mt5 import mt5_gateway
+from copier.gateways.mt5_manager import Managers
 from copier.gateways.paper import PaperGateway
 from copier.gateways.paper_account import MarginRule, PaperAccount
 from copier.gateways.paper_quotes import RandomWalk, play_ticks, read_ticks
 from copier.gateways.paper_server import PaperServer
 from copier.gateways.paper_symbols import PaperSymbol, default_symbols, variant
-from copier.settings import AccountSettings, Mt5Settings, PaperSettings, TickQuotes, WalkQuotes
+from copier.settings import AccountSettings, Mt5ManagerSettings, Mt5Settings, PaperSettings, TickQuotes, WalkQuotes
 
 FIRST_PRICES = {
     "EURUSD": Decimal("1.10000"),
@@ -28,13 +29,15 @@ FIRST_PRICES = {
 SPREAD_POINTS = {"EURUSD": 8, "GBPUSD": 12, "USDJPY": 10, "XAUUSD": 25, "US30": 200, "BTCUSD": 1500}
 
 
-def open_gateway(settings: AccountSettings, clock: Clock, paper: "PaperWorld") -> Gateway:
-    """Return the gateway to one account, not yet open; simulated accounts live in `paper`."""
+def open_gateway(settings: AccountSettings, clock: Clock, paper: "PaperWorld", managers: Managers | None = None) -> Gateway:
+    """Return the gateway to one account, not yet open; simulated accounts live in `paper`, manager connections in `managers`."""
     match settings:
         case PaperSettings():
             return paper.gateway(settings)
         case Mt5Settings():
             return mt5_gateway(settings, clock)
+        case Mt5ManagerSettings():
+            return (managers or Managers()).gateway(settings, clock)
         case _ as never:
             assert_never(never)
 

@@ -41,8 +41,10 @@ from copier.model import (
 from copier.settings import Mt5Settings
 from copier.wire import Opening
 from tests.fakes.fake_metatrader5 import FakeTerminal
+from tests.fakes.fake_mt5manager import FakeManagerServer
 from tests.fakes.links import PaperCarrier
 from tests.fakes.mt5_stage import TerminalHost, in_process
+from tests.fakes.mt5manager_stage import in_process as managers_in_process
 
 LOGIN = 5001
 OFFSET_S = 7200
@@ -56,8 +58,9 @@ FAULTS = (
     "lag",
     "switched account",
 )
-ALL = frozenset({"deals", "symbols", "wakes", "permits", "tags", "caller's price", *FAULTS})
-"""What a kind may be able to do. Some see the price when the call is made, others only where the order is sent. The faults are
+ALL = frozenset({"deals", "symbols", "wakes", "permits", "tags", "magic", "caller's price", *FAULTS})
+"""What a kind may be able to do. A manager's orders have no room for a magic number. Some see the price when the call is made,
+others only where the order is sent. The faults are
 those of its `Faults` its far end obeys: what the broker does to an order; reads that fail; requests that do not leave, answers
 that are lost, a connection that is down; slowness on the way; lists that lag behind; a terminal that is logged in elsewhere."""
 
@@ -172,6 +175,15 @@ async def _mt5(server: PaperServer, clock: Clock, faults: Faults) -> AsyncIterat
 
 
 @asynccontextmanager
+async def _mt5_manager(server: PaperServer, clock: Clock, faults: Faults) -> AsyncIterator[Gateway]:
+    """The MT5Manager package and its child process are both played here; test_mt5_manager_child.py has the real process."""
+    fake = FakeManagerServer(server=server, latency_s=0.05, dealing_needed=True)
+    faults.lag_listeners.append(lambda: fake.start_lag(faults.visibility_lag_ms / 1000))
+    async with managers_in_process(fake, clock, LOGIN, faults=faults, dealing=True) as (gateway,):
+        yield gateway
+
+
+@asynccontextmanager
 async def _frames(server: PaperServer, clock: Clock, faults: Faults) -> AsyncIterator[Gateway]:
     """A paper gateway behind the frames every far end speaks, so that whoever speaks them is held to the same promises."""
     behind = PaperGateway(server, LOGIN, clock=clock, faults=faults, call_timeout_s=60.0)
@@ -205,6 +217,11 @@ KINDS: dict[str, Kind] = {
         run=asyncio.run,
         clock=SystemClock,
         marks=(pytest.mark.slow,),
+    ),
+    "mt5-manager": Kind(
+        connect=_mt5_manager,
+        modes=(MarginMode.HEDGING, MarginMode.NETTING),
+        can=ALL - {"switched account", "magic", "caller's price"},
     ),
 }
 

@@ -377,7 +377,7 @@ async def test_stop_and_target_of_an_open_are_set(world):
     assert (position.stop_loss, position.take_profit) == (Decimal("1.09000"), Decimal("1.12000"))
 
 
-@promise()
+@promise("magic")
 async def test_the_magic_number_comes_back(world):
     await world.open(magic=777)
     assert (await world.position()).magic == 777
