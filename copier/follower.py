@@ -59,6 +59,8 @@ class Follower:
         """Why the account cannot be followed just now; empty while all is well."""
         self.gateway = gateway
         self.clock = clock
+        self.token = token
+        """What makes this owner of the account higher than all before it."""
         self.memory = Memory(name, settings, ledger, clock, remembered)
         self.standing = Standing(name, settings, gateway, clock, remembered)
         self.orders = Orders(name, gateway, clock, token, self.memory.save)
@@ -168,7 +170,7 @@ class Follower:
         await self.memory.commit()
 
     async def _follow_on(self, name: LinkName) -> None:
-        """Do what one link wants; what fails on the way is wanted again, and holds up the others only where the account is gone."""
+        """Do what one link wants; what fails is wanted again, and holds up the others only where the account is gone."""
         try:
             await self._follow(name)
         except (Rejected, Unavailable) as error:
@@ -269,6 +271,7 @@ class Follower:
                     self.memory.note(link, "modify", Verdict.CHANGED, "levels_set", lots=leg.lots, ticket=leg.ticket)
                 else:
                     self.level_within(0.0)
+                    self.put_off(link.name, PAUSE_MIN_S)  # A fresh read says whether they are set.
                 return certain
 
     def _put_off(self, name: LinkName, refusal: NotDone) -> None:
@@ -339,6 +342,8 @@ class Follower:
                 return link.cut is None  # The read changed what is believed: ask again what is missing.
             if self.standing.mode is MarginMode.NETTING:
                 net, position = book.net(link.symbol), book.position_of(link.symbol)
+                if (position is None or position.type is not leg.side) and not self.leveller.understood(link.symbol):
+                    return self.wait_for_symbol(link)  # Another hand, a stop or a late list: nothing to take back blindly.
         try:
             link = await self.orders.cut_leg(link, leg, lots_after, net, position)
         except StoreError:
@@ -357,7 +362,8 @@ class Follower:
     def want_reopened(self, link: Link) -> None:
         """Open again what a person closed by hand, as a new open under all rules."""
         now = self.memory.links[link.name]
-        self.memory.want(replace(now, legs=(), anchor=ZERO, before=ZERO, state=LinkState.PENDING, existing=False))
+        wish = replace(now, legs=(), anchor=ZERO, before=ZERO, state=LinkState.PENDING, existing=False)
+        self.memory.want(replace(wish, absent_ms=self.clock.now_ms()))
 
     def put(self, link: Link) -> None:
         """Believe this of a link, and drive it again."""

@@ -12,14 +12,16 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from copier.errors import Unavailable
-from copier.link import Leg, LegState, Link, LinkState
+from copier.link import Leg, LegState, Link, LinkState, is_ours
 from copier.model import ZERO, Deal, DealEntry, DealReason, MarginMode, Position, Side, Verdict
 from copier.orders import NotDone
 from copier.policy import ManualClose, UnknownOrder
 from copier.reconcile import (
+    LATE_MS,
     Absent,
     Book,
     Finding,
+    Lost,
     Missing,
     adopt,
     fold,
@@ -38,6 +40,8 @@ replace = msgspec.structs.replace
 
 LOOK_AGAIN_S = 0.25
 DEALS_LOOK_BACK = timedelta(days=2)
+UNCONFIRMED_MS = 30_000
+"""Where history could say that a position was closed and does not, the list must have been without it for so long."""
 
 
 class Leveller:
@@ -56,6 +60,7 @@ class Leveller:
         """Netting: signed volume of other hands by symbol, as last understood."""
         self._traded_ms: dict[str, int] = {}
         self._odd_ms: dict[str, int] = {}
+        self._net_identifiers: dict[str, int] = {}
 
     def traded(self, symbol: str) -> None:
         """Note that an order of ours has just moved, or may have moved, a symbol's volume."""
@@ -120,7 +125,7 @@ class Leveller:
             cut = before.cut
             if cut is not None and cut.tag == old.tag and after.cut is None and new.lots < cut.lots_before:
                 follower.note_cut(after, replace(old, lots=cut.lots_before), new.lots)
-            elif old.state is LegState.UNKNOWN and new.state is LegState.OPEN:
+            elif old.state is not LegState.OPEN and new.state is LegState.OPEN:
                 follower.note(after, "open", Verdict.ADOPTED, "found", lots=new.lots, ticket=new.ticket, tag=new.tag)
             elif new.lots < old.lots and old.state is LegState.OPEN and cut is None:
                 follower.note(
@@ -135,8 +140,8 @@ class Leveller:
         first, count = self._missing.get(leg.tag, (now, 0))
         self._missing[leg.tag] = (first, count + 1)
         deals = await self._deals_of(leg.identifier or leg.ticket)
-        closed = _closing(deals)
-        if closed is None and not (count + 1 >= 2 and now - first >= self.book.settle_ms):
+        closed = _closing(deals, leg.filled)
+        if closed is None and not (count + 1 >= 2 and now - first >= self._patience_ms):
             follower.level_within(max(LOOK_AGAIN_S, self.book.settle_ms / 1000 / 2))
             return
         self._missing.pop(leg.tag, None)
@@ -196,32 +201,48 @@ class Leveller:
 
     def _adopted(self, link: Link, leg: Leg, owned: dict[int, str]) -> Link | None:
         follower = self._follower
-        rivals = sum(
-            1
-            for other in follower.links.values()
-            for each in other.legs
-            if each.state is LegState.UNKNOWN and other.symbol == link.symbol and each.side is leg.side
-        )
         magic = follower.relations[link.master].policy.copying.magic
-        return adopt(link, leg, self.book, owned, magic, follower.standing.account.server_offset_s, rivals)
+        rivals = [
+            Lost(link=other, leg=each)
+            for other in follower.links.values()
+            if follower.relations[other.master].policy.copying.magic == magic
+            for each in other.legs
+            if each.state in (LegState.UNKNOWN, LegState.FAILED)
+        ]
+        return adopt(Lost(link=link, leg=leg), rivals, self.book, owned, magic, follower.standing.account.server_offset_s)
 
     async def _strays(self, owned: dict[int, str]) -> None:
-        """Positions with a tag of ours that no living leg owns: believed again if their link is known, else closed."""
+        """Positions that no living leg owns: believed again if they are a leg of ours, closed if they carry a tag of ours."""
         follower = self._follower
-        strays = [p for p in self.book.positions if p.ticket not in owned and p.tag]
-        self.foreign_positions = tuple(p for p in self.book.positions if p.ticket not in owned)
-        self._orphans = {p.ticket: self._orphans.get(p.ticket, self.book.began_ms) for p in strays}
-        for position in strays:
-            link = next((li for li in follower.links.values() if any(leg.tag == position.tag for leg in li.legs)), None)
+        free = [p for p in self.book.positions if p.ticket not in owned]
+        owners = {key: link for link in follower.links.values() for leg in link.legs for key in _names(leg)} if free else {}
+        magics = {relation.policy.copying.magic for relation in follower.relations.values()}
+        orphans = {}
+        for position in free:
+            link = next((owners[key] for key in _signs(position) if key in owners), None)
             if link is not None:
-                folded, _ = fold(link, self.book, owned)
-                if folded is not link:
-                    self._settle(link, folded)
-                continue
-            if self.book.began_ms - self._orphans[position.ticket] < self.book.settle_ms:
-                follower.level_within(self.book.settle_ms / 1000)
-                continue
-            await self._close_orphan(position)
+                folded, _ = fold(follower.links[link.name], self.book, owned)
+                self._settle(follower.links[link.name], folded)
+            elif position.magic in magics and is_ours(position.tag, follower.token):
+                orphans[position.ticket] = self._orphans.get(position.ticket, self.book.began_ms)
+                if self.book.began_ms - orphans[position.ticket] >= self.book.settle_ms:
+                    await self._close_orphan(position)
+                else:
+                    follower.level_within(self.book.settle_ms / 1000)
+        self._orphans = orphans
+        if any(position.magic in magics and not position.tag and position.ticket not in owned for position in free):
+            self._late_orders(owned)
+        self.foreign_positions = tuple(p for p in self.book.positions if p.ticket not in owned)
+
+    def _late_orders(self, owned: dict[int, str]) -> None:
+        """Orders that were given up and are there after all, without their tag."""
+        for link in list(self._follower.links.values()):
+            for leg in link.legs:
+                if leg.state is LegState.FAILED:
+                    now = self._follower.links[link.name]
+                    found = self._adopted(now, leg, owned)
+                    if found is not None:
+                        self._settle(now, found)
 
     async def _close_orphan(self, position: Position) -> None:
         follower = self._follower
@@ -236,6 +257,10 @@ class Leveller:
         )
         follower.put(link)
         follower.note(link, "reconcile", Verdict.ALERT, "orphan", lots=position.lots, ticket=position.ticket, tag=position.tag)
+
+    @property
+    def _patience_ms(self) -> int:
+        return self.book.settle_ms if self._follower.gateway.deals is None else max(self.book.settle_ms, UNCONFIRMED_MS)
 
     # Deals ---------------------------------------------------------------------------------------------------------------
 
@@ -257,6 +282,7 @@ class Leveller:
 
     async def _level_net(self) -> None:
         follower = self._follower
+        self._net_identifiers |= {position.symbol: position.identifier for position in self.book.positions}
         living = [link for link in follower.links.values() if link.living and link.symbol]
         for link in living:
             folded, findings = fold_net(link, self.book)
@@ -301,15 +327,20 @@ class Leveller:
         if foreign == self._foreign.get(symbol, ZERO):
             self._odd_ms.pop(symbol, None)
             return
+        if await self._came_late(symbol, foreign - self._foreign.get(symbol, ZERO)):
+            follower.level_within(LOOK_AGAIN_S)
+            return
         odd_since = self._odd_ms.setdefault(symbol, self.book.began_ms)
         settled = self.book.settled(max(self._traded_ms.get(symbol, 0), 0))
-        if not settled or (mine and self.book.began_ms - odd_since < self.book.settle_ms):
+        closed = _closing(await self._deals_of(self._net_identifiers.get(symbol, 0))) if mine and not net else None
+        wait_ms = self._patience_ms if not net and closed is None else self.book.settle_ms
+        if not settled or (mine and self.book.began_ms - odd_since < wait_ms):
             follower.level_within(max(LOOK_AGAIN_S, self.book.settle_ms / 1000 / 2))
             return
         self._odd_ms.pop(symbol, None)
         if mine and foreign * mine < 0:
             held = max(ZERO, net * (1 if mine > 0 else -1))
-            await self._taken_away(symbol, links, held, net)
+            self._taken_away(symbol, links, held, closed)
             foreign = net - ours([follower.links[link.name] for link in links], symbol)
         if foreign:
             self._foreign[symbol] = foreign
@@ -317,18 +348,45 @@ class Leveller:
         else:
             self._foreign.pop(symbol, None)
 
-    async def _taken_away(self, symbol: str, links: list[Link], held: Decimal, net: Decimal) -> None:
+    def understood(self, symbol: str) -> bool:
+        """Return whether a netting symbol holds what our legs and the other hand's volume add up to."""
+        links = [link for link in self._follower.links.values() if link.symbol == symbol]
+        return self.book.net(symbol) == ours(links, symbol) + self._foreign.get(symbol, ZERO)
+
+    async def _came_late(self, symbol: str, moved: Decimal) -> bool:
+        """Return whether an order that was given up has moved the symbol after all, as its deal or the exact volume says."""
         follower = self._follower
-        identifier = next((leg.identifier or leg.ticket for link in links for leg in link.legs if leg.ticket), 0)
-        closed = _closing(await self._deals_of(identifier)) if net == 0 else None
+        lost = [
+            (link, leg)
+            for link in follower.links.values()
+            if link.symbol == symbol
+            for leg in link.legs
+            if leg.state is LegState.FAILED and leg.side.sign * moved > 0
+        ]
+        for link, leg in lost:
+            filled = sum((deal.lots for deal in await self._tagged_deals(leg) if deal.entry is not DealEntry.OUT), ZERO)
+            in_time = self.book.began_ms <= leg.not_after_ms + LATE_MS
+            if not filled and in_time and len(lost) == 1 and leg.asked == abs(moved):
+                filled = leg.asked
+            if 0 < filled <= abs(moved):
+                found = with_leg(follower.links[link.name], replace(leg, state=LegState.OPEN, filled=filled, lots=filled))
+                follower.note(found, "open", Verdict.ADOPTED, "found", lots=filled, tag=leg.tag)
+                follower.put(found)
+                return True
+        return False
+
+    def _taken_away(self, symbol: str, links: list[Link], held: Decimal, closed: Deal | None) -> None:
+        follower = self._follower
         code = f"closed_by_{closed.reason.name.lower()}" if closed is not None else "reduced_by_another_hand"
+        by_hand = closed is not None and closed.reason is DealReason.CLIENT
         for changed in shrink_legs(links, symbol, held):
-            before = follower.links[changed.name]
-            lots = before.lots - changed.lots
+            lots = follower.links[changed.name].lots - changed.lots
+            policy = follower.relations[changed.master].policy.copying.manual_close
+            verdict = Verdict.CHANGED if changed.lots else Verdict.CLOSED
             follower.put(changed)
-            follower.note(changed, "reconcile", Verdict.CLOSED if not changed.lots else Verdict.CHANGED, code, lots=lots)
-            by_hand = closed is not None and closed.reason is DealReason.CLIENT
-            if by_hand and follower.relations[changed.master].policy.copying.manual_close is ManualClose.REOPEN:
+            alert = by_hand and policy is ManualClose.ALERT
+            follower.note(changed, "reconcile", Verdict.ALERT if alert else verdict, code, lots=lots)
+            if by_hand and policy is ManualClose.REOPEN:
                 follower.want_reopened(changed)
 
     def _foreign_position(self, position: Position) -> Position:
@@ -379,11 +437,14 @@ class Leveller:
         if wanted == (position.stop_loss, position.take_profit):
             return
         try:
-            await follower.orders.set_levels(position.ticket, *wanted)
+            certain = await follower.orders.set_levels(position.ticket, *wanted)
         except NotDone as refusal:
             follower.complain_levels(links[0].name, refusal)
+            return
+        self.traded(symbol)
+        if not certain:
+            follower.put(links[0])  # To be compared with a fresh read, and set again if that shows them unset.
         else:
-            self.traded(symbol)
             follower.note(links[0], "modify", Verdict.CHANGED, "levels_set", lots=position.lots, ticket=position.ticket)
 
 
@@ -391,8 +452,22 @@ def _uncertain(link: Link) -> bool:
     return any(leg.state in (LegState.UNKNOWN, LegState.SENDING) for leg in link.legs)
 
 
-def _closing(deals: tuple[Deal, ...]) -> Deal | None:
-    """Return the last closing deal of a position whose deals say that all of it was closed."""
+def _closing(deals: tuple[Deal, ...], lots: Decimal = ZERO) -> Deal | None:
+    """Return the last closing deal of a position whose deals say that all of it, and at least so many lots, was closed.
+
+    MT4's history knows closed tickets only: there the deals of a partial close alone look complete.
+    """
     opened = sum((deal.lots for deal in deals if deal.entry in (DealEntry.IN, DealEntry.INOUT)), ZERO)
     closed = [deal for deal in deals if deal.entry in (DealEntry.OUT, DealEntry.OUT_BY)]
-    return closed[-1] if closed and opened and sum((deal.lots for deal in closed), ZERO) >= opened else None
+    return closed[-1] if closed and opened and sum((deal.lots for deal in closed), ZERO) >= max(opened, lots) else None
+
+
+def _names(leg: Leg) -> set[str | int]:
+    """Return what a position of this leg may be known by."""
+    names: set[str | int] = {leg.tag, leg.ticket, leg.identifier}
+    return names - {0}
+
+
+def _signs(position: Position) -> tuple[str | int | None, ...]:
+    """Return what a position says about whose it is, the surest first."""
+    return (position.tag, position.ticket, position.identifier, position.parent)

@@ -17,6 +17,13 @@ def make_tag(token: int, number: int) -> str:
     return f"{TAG_PREFIX}{_base36(token):0>4}{_base36(number):0>5}"
 
 
+def is_ours(tag: str, token: int) -> bool:
+    """Return whether an owner up to `token` can have made this tag; others' comments may begin with the same letters."""
+    owner, number = tag[len(TAG_PREFIX) : -5], tag[-5:]
+    known = tag.startswith(TAG_PREFIX) and len(owner) >= 4 and set(owner + number) <= set(_DIGITS)
+    return known and 0 < int(owner, 36) <= token
+
+
 def _base36(number: int) -> str:
     digits = ""
     while number:

@@ -182,6 +182,7 @@ class Opens:
             self._agenda.level_within(PAUSE_MIN_S)
             return False
         self._memory.relevel.add(link.name)
+        self._agenda.level_within(self._leveller.book.settle_ms / 1000)  # To learn what the answer does not say.
         residue = self._standing.keep_residue(link.master, planned.symbol, planned.residue)
         if residue is not None:
             self._memory.keep(residue)

@@ -20,6 +20,8 @@ replace = msgspec.structs.replace
 
 _CLOCK_TOLERANCE_MS = 2_000
 """Server times are whole seconds, and the offset between the clocks is an estimate."""
+LATE_MS = 60_000
+"""A broker may sit on an order it took: what was opened so long after the order's end may still be that order."""
 
 
 class Book(msgspec.Struct, kw_only=True):
@@ -81,7 +83,7 @@ def fold(link: Link, book: Book, owned: dict[int, str]) -> tuple[Link, list[Find
     legs = list(link.legs)
     cut = link.cut
     for index, leg in enumerate(legs):
-        position = _position_of(leg, cut, book, owned)
+        position = _position_of(link, leg, cut, book, owned)
         if position is not None:
             owned[position.ticket] = leg.tag
             legs[index], cut = _seen(leg, position, cut, book)
@@ -98,13 +100,13 @@ def fold(link: Link, book: Book, owned: dict[int, str]) -> tuple[Link, list[Find
     return link, findings
 
 
-def _position_of(leg: Leg, cut: Cut | None, book: Book, owned: dict[int, str]) -> Position | None:
+def _position_of(link: Link, leg: Leg, cut: Cut | None, book: Book, owned: dict[int, str]) -> Position | None:
     def free(position: Position) -> bool:
         return owned.get(position.ticket, leg.tag) == leg.tag
 
     if leg.ticket:
         for position in book.positions:
-            if position.ticket == leg.ticket or (leg.identifier and position.identifier == leg.identifier and free(position)):
+            if position.ticket == leg.ticket or (position.identifier == (leg.identifier or leg.ticket) and free(position)):
                 return position
         for position in book.positions:
             if position.parent == leg.ticket and free(position):
@@ -113,7 +115,7 @@ def _position_of(leg: Leg, cut: Cut | None, book: Book, owned: dict[int, str]) -
         if position.tag == leg.tag and free(position):
             return position
     if book.mode is MarginMode.MT4 and leg.ticket and cut is not None and cut.tag == leg.tag and cut.lots_after:
-        rest = [p for p in book.positions if p.ticket not in owned and _is_rest(p, leg, cut)]
+        rest = [p for p in book.positions if p.ticket not in owned and p.symbol == link.symbol and _is_rest(p, leg, cut)]
         if len(rest) == 1:
             return rest[0]
     return None
@@ -129,7 +131,7 @@ def _seen(leg: Leg, position: Position, cut: Cut | None, book: Book) -> tuple[Le
         leg,
         state=LegState.OPEN,
         ticket=position.ticket,
-        identifier=leg.identifier or position.identifier,
+        identifier=position.identifier or leg.identifier,
         price=leg.price or position.open_price,
         stop_loss=position.stop_loss,
         take_profit=position.take_profit,
@@ -142,48 +144,58 @@ def _seen(leg: Leg, position: Position, cut: Cut | None, book: Book) -> tuple[Le
     return replace(believed, filled=filled, lots=position.lots), cut
 
 
-def adopt(
-    link: Link, leg: Leg, book: Book, owned: dict[int, str], magic: int, server_offset_s: int | None, rivals: int
-) -> Link | None:
+class Lost(Record, frozen=True, kw_only=True):
+    """An order whose outcome nobody told, and of which no sign was found in time."""
+
+    link: Link
+    leg: Leg
+
+
+def adopt(lost: Lost, rivals: Sequence[Lost], book: Book, owned: dict[int, str], magic: int, offset_s: int | None) -> Link | None:
     """Return the link with a lost order's position adopted, where it can be only this one.
 
-    For brokers that strip tags: exactly one position that no link owns fits by symbol, side, volume and our magic (or, where
-    the broker drops that too, by having been opened since the order left), and no other lost order could claim it: `rivals`
-    counts the lost orders of this symbol and side.
+    For brokers that strip tags: a position that no link owns and that fits by symbol, side, volume, time and our magic (or,
+    while the broker may have dropped that too, by the exact volume). Of several lost orders each gets the one that is its turn,
+    if there are as many; where none of them is wanted any more it does not matter whose it is. `rivals` are all lost orders
+    of this magic, `offset_s` is the server's clock less UTC.
     """
-    fits = [
-        position
-        for position in book.positions
-        if position.ticket not in owned
-        and not position.tag
-        and position.symbol == link.symbol
-        and position.type is leg.side
-        and position.lots <= leg.asked
-        and (position.magic == magic or (position.magic == 0 and _opened_since(position, leg, server_offset_s)))
-    ]
-    if len(fits) != 1 or rivals != 1:
+    free = [position for position in book.positions if position.ticket not in owned and not position.tag]
+
+    def fits(position: Position, each: Lost) -> bool:
+        return position.symbol == each.link.symbol and _could_be(position, each.leg, magic, offset_s)
+
+    group = sorted((p for p in free if any(fits(p, each) for each in rivals)), key=lambda p: p.ticket)
+    group = [p for p in group if p.symbol == lost.link.symbol and p.type is lost.leg.side]
+    others = sorted((each for each in rivals if any(fits(p, each) for p in group)), key=lambda each: each.leg.sent_ms)
+    mine = next((index for index, each in enumerate(others) if each.leg.tag == lost.leg.tag), None)
+    if mine is None:
         return None
-    owned[fits[0].ticket] = leg.tag
-    found, _ = _seen(leg, fits[0], None, book)
-    return with_leg(link, found)
+    if len(group) == len(others) and all(fits(p, each) for p, each in zip(group, others, strict=True)):
+        found = group[mine]
+    elif not any(each.link.wanted_open for each in others):
+        found = next(p for p in group if fits(p, lost))
+    else:
+        return None
+    owned[found.ticket] = lost.leg.tag
+    leg, _ = _seen(lost.leg, found, None, book)
+    return with_leg(lost.link, leg)
 
 
-def _opened_since(position: Position, leg: Leg, server_offset_s: int | None) -> bool:
-    if server_offset_s is None:
+def _could_be(position: Position, leg: Leg, magic: int, offset_s: int | None) -> bool:
+    if position.type is not leg.side or position.lots > leg.asked:
         return False
-    opened_ms = position.open_time.timestamp() * 1000 - server_offset_s * 1000
-    return opened_ms >= leg.sent_ms - _CLOCK_TOLERANCE_MS
+    fresh = leg.state is not LegState.FAILED
+    if offset_s is None:
+        return fresh and position.magic == magic
+    opened_ms = position.open_time.timestamp() * 1000 - offset_s * 1000
+    if not leg.sent_ms - _CLOCK_TOLERANCE_MS <= opened_ms <= leg.not_after_ms + LATE_MS:
+        return False
+    return position.magic == magic or (fresh and position.magic == 0 and position.lots == leg.asked)
 
 
 def with_leg(link: Link, leg: Leg) -> Link:
     """Return the link with one leg replaced by its newer self."""
     return replace(link, legs=tuple(leg if old.tag == leg.tag else old for old in link.legs))
-
-
-def orphans(book: Book, owned: dict[int, str], is_ours: Iterable[str]) -> list[Position]:
-    """Return positions that carry a tag this follower's ledger knows or could have made, and that no living leg owns."""
-    ours = set(is_ours)
-    return [p for p in book.positions if p.ticket not in owned and p.tag and p.tag in ours]
 
 
 # Netting: one position per symbol -----------------------------------------------------------------------------------------
