@@ -255,6 +255,25 @@ def release(config: Config, master: Annotated[str, typer.Argument(help="Which ma
 
 
 @app.command()
+def rearm(
+    config: Config,
+    follower: Annotated[str, typer.Argument(help="Which follower.")],
+    limit: Annotated[str, typer.Argument(help="The name of the loss limit that has fired.")],
+    *,
+    as_json: Json = False,
+) -> None:
+    """Arm a loss limit that has fired again; its loss is measured anew from here."""
+    settings = _load(config)
+    if follower not in settings.followers:
+        raise SettingsError([f"follower {follower}: expected one of {', '.join(sorted(settings.followers))}"], source="command")
+    chosen = settings.followers[follower]
+    names = sorted({each.name for policy in (chosen.risk, *(copy.risk for copy in chosen.copies)) for each in policy.losses})
+    if limit not in names:
+        raise SettingsError([f"limit {limit}: expected one of {', '.join(names) or 'none, it has no limits'}"], source="command")
+    _set(config, f"{follower}:{limit}", "rearm", "the limit is armed again", as_json=as_json)
+
+
+@app.command()
 def flatten(
     config: Config,
     scope: Scope,

@@ -48,6 +48,8 @@ class Memory:
         self.links: dict[LinkName, Link] = dict(remembered.links.get(name, {}))
         seen = {master: EntryId.parse(entry) for (who, master), entry in remembered.readings.items() if who == name}
         self.relations = {copy.master: Relation(copy, seen.get(copy.master)) for copy in settings.copies}
+        self.living = {name: link for name, link in self.links.items() if link.living}
+        """Those of the links that the master has, or that may be open: what is looked at again and again."""
         self.dirty: dict[LinkName, None] = {}
         """Links that may want something, in the order in which they came to want it."""
         self.relevel: set[LinkName] = set()
@@ -82,6 +84,10 @@ class Memory:
         if self.links.get(link.name) is not link:
             self.links[link.name] = link
             self._touched[link.name] = None
+            if link.living:
+                self.living[link.name] = link
+            else:
+                self.living.pop(link.name, None)
 
     def have_read(self, master: str) -> None:
         """Journal how far a master was read, with the next commit."""

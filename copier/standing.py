@@ -1,7 +1,7 @@
 """Where a follower stands: its account, its prices, its loss limits, and what it may do just now."""
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
@@ -13,7 +13,7 @@ from copier.errors import GatewayError, Unavailable
 from copier.facts import Exposure, LossRoom
 from copier.gateway import Gateway
 from copier.ledger import FactKept, Remembered
-from copier.limits import LimitState, Money, Observation, active, observe, room
+from copier.limits import LimitState, Money, Observation, active, observe, rearm, room
 from copier.link import LegState, Link
 from copier.model import (
     ZERO,
@@ -59,6 +59,7 @@ class Standing:
         self._clock = clock
         self._quotes: dict[str, Quote] = {}
         self._controls: Mapping[str, str] = {}
+        self._money: Money | None = None
         own = {key: body for (who, key), body in remembered.facts.items() if who == name}
         self._residues = {key: wire.decode(body, Decimal) for key, body in own.items() if key.startswith("residue:")}
         self._limits = {key: wire.decode(body, LimitState) for key, body in own.items() if key.startswith("limit:")}
@@ -208,6 +209,7 @@ class Standing:
             deposits=await self._paid_in(),
             now_ms=self._clock.now_ms(),
         )
+        self._money = money
         news = []
         for scope, policy in self._scopes():
             for limit in policy.losses:
@@ -217,6 +219,18 @@ class Standing:
                 if seen.code:
                     news.append((scope, limit, seen))
         return news
+
+    def rearm(self, names: Collection[str]) -> list[str]:
+        """Arm fired limits again by a person's word, their loss measured anew from here; return the names of those armed."""
+        armed = []
+        for scope, policy in self._scopes():
+            for limit in policy.losses:
+                key = _limit_key(scope, limit)
+                state = self._limits.get(key)
+                if limit.name in names and state is not None and state.fired_ms is not None and self._money is not None:
+                    self._limits[key] = rearm(limit, state, self._money)
+                    armed.append(limit.name)
+        return armed
 
     def limit_facts(self) -> list[FactKept]:
         """Return every limit's state, and the deposits they rest on, as entries to journal."""

@@ -19,6 +19,8 @@ from copier.stream import Entry, EntryId, Stream
 log = logging.getLogger(__name__)
 
 BACK_OFF_S = 0.5
+REARM = "rearm"
+"""The control by which a person arms a fired loss limit again, under the scope `follower:limit`."""
 
 
 class Worker:
@@ -74,9 +76,13 @@ class Worker:
     async def look_at_controls(self) -> None:
         """Take over what people have set since the last look. Raise `StoreError`."""
         controls = await self._ledger.controls()
-        for follower in self.followers.values():
+        for name, follower in self.followers.items():
             if follower.standing.set_controls(controls):
                 follower.wake()
+            asked = [scope for scope, control in controls.items() if control == REARM and scope.startswith(f"{name}:")]
+            for scope in asked:
+                follower.rearm(scope.removeprefix(f"{name}:"))
+                await self._ledger.set_control(scope, "done", self.name)
 
     async def _read(self) -> None:
         """Read every master's stream from where the slowest of its followers stands, and hand out what comes."""
