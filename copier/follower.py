@@ -223,6 +223,14 @@ class Follower:
                 self.memory.keep(fact)
             self._wake.set()
 
+    def rearm(self, limit: str) -> None:
+        """Arm a loss limit that has fired again, by a person's word."""
+        for name in self.standing.rearm({limit}):
+            log.warning("%s: loss limit %s was armed again by hand", self.name, name)
+            for fact in self.standing.limit_facts():
+                self.memory.keep(fact)
+        self._wake.set()
+
     def level_within(self, seconds: float) -> None:
         """Compare with a fresh read after so many seconds at the latest."""
         self._level_at = min(self._level_at, asyncio.get_running_loop().time() + seconds)
