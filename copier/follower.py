@@ -125,7 +125,7 @@ class Follower:
         """Reach the account and level against it before anything is traded."""
         await self.gateway.open()
         await self.standing.begin()
-        for symbol in sorted({link.symbol for link in self.memory.links.values() if link.living and link.symbol}):
+        for symbol in sorted({link.symbol for link in self.memory.living.values() if link.symbol}):
             with contextlib.suppress(Rejected, Unavailable):
                 await self.standing.quote(symbol)
         await self.leveller.level()
@@ -190,7 +190,7 @@ class Follower:
                 reason = "window_ended"
             else:
                 continue
-            for link in list(self.memory.links.values()):
+            for link in list(self.memory.living.values()):
                 if link.master == master and link.wanted_open and any(leg.living for leg in link.legs):
                     self.give_up(link, reason)
 

@@ -93,7 +93,7 @@ class Leveller:
 
     async def _level_tickets(self) -> None:
         follower = self._follower
-        living = [link for link in follower.links.values() if link.living]
+        living = list(follower.memory.living.values())
         owned = {leg.ticket: leg.tag for link in living for leg in link.legs if leg.living and leg.ticket}
         findings: list[Finding] = []
         missed = set()
@@ -283,7 +283,7 @@ class Leveller:
     async def _level_net(self) -> None:
         follower = self._follower
         self._net_identifiers |= {position.symbol: position.identifier for position in self.book.positions}
-        living = [link for link in follower.links.values() if link.living and link.symbol]
+        living = [link for link in follower.memory.living.values() if link.symbol]
         for link in living:
             folded, findings = fold_net(link, self.book)
             if folded is not link:
@@ -299,7 +299,7 @@ class Leveller:
         self.foreign_positions = tuple(self._foreign_position(p) for p in self.book.positions if self._foreign.get(p.symbol))
         if any(
             link.cut is not None or any(leg.state is LegState.UNKNOWN for leg in link.legs)
-            for link in follower.links.values()
+            for link in follower.memory.living.values()
             if link.living
         ):
             follower.level_within(LOOK_AGAIN_S)
@@ -316,7 +316,7 @@ class Leveller:
     async def _compare_net(self, symbol: str) -> None:
         """What the symbol holds beyond our legs is another hand's; what it lacks of them another hand, or a stop, has closed."""
         follower = self._follower
-        links = [link for link in follower.links.values() if link.symbol == symbol and link.living]
+        links = [link for link in follower.memory.living.values() if link.symbol == symbol]
         on_its_way = any(
             link.cut is not None or any(leg.state in (LegState.UNKNOWN, LegState.SENDING) for leg in link.legs) for link in links
         )
@@ -398,7 +398,7 @@ class Leveller:
         foreign = self._foreign.get(symbol, ZERO)
         if foreign:
             return f"{symbol} holds {abs(foreign)} lots of another hand, and a netting account has one position per symbol"
-        for other in self._follower.links.values():
+        for other in self._follower.memory.living.values():
             if other.symbol == symbol and other.master != link.master and other.lots:
                 return f"{symbol} already holds a copy of {other.master}, and a netting account has one position per symbol"
         return ""
@@ -412,20 +412,20 @@ class Leveller:
             return False
         return any(
             link.symbol == symbol and link.name != name and (link.cut is not None or _uncertain(link))
-            for link in self._follower.links.values()
+            for link in self._follower.memory.living.values()
             if link.living
         )
 
     def net_levels_with(self, link: Link) -> tuple[Decimal, Decimal]:
         """Return the levels the symbol's position should have once this link's order is filled."""
         sent = tuple(replace(leg, state=LegState.OPEN) if leg.state is LegState.SENDING else leg for leg in link.legs)
-        links = [*(li for li in self._follower.links.values() if li.name != link.name), replace(link, legs=sent)]
+        links = [*(li for li in self._follower.memory.living.values() if li.name != link.name), replace(link, legs=sent)]
         return net_levels(links, link.symbol, link.side)
 
     async def set_net_levels(self, symbol: str) -> None:
         """Bring the levels of a symbol's one position in line with those of our legs on its side."""
         follower = self._follower
-        links = [link for link in follower.links.values() if link.symbol == symbol and link.living]
+        links = [link for link in follower.memory.living.values() if link.symbol == symbol]
         if self._foreign.get(symbol) or not ours(links, symbol) or any(link.cut is not None for link in links):
             return
         if self._traded_ms.get(symbol, 0) >= self.book.began_ms:

@@ -130,7 +130,7 @@ class Opens:
             master_spec=master_spec,
             rate=await self._standing.rate(relation.facts),
             residue=self._standing.residue(link.master, symbol),
-            exposures=self._standing.exposures(self._memory.links.values(), self._leveller.foreign_positions),
+            exposures=self._standing.exposures(self._memory.living.values(), self._leveller.foreign_positions),
             relation_losses=self._standing.losses(link.master),
             follower_losses=self._standing.losses(""),
         )
