@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Coroutine, Mapping
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from decimal import Decimal
 from typing import Any
 
@@ -24,13 +25,29 @@ EPOCH_MS = 1_767_600_000_000
 """Monday, 5 January 2026, 08:00 UTC: markets are open."""
 
 
+Reach = Callable[["Account"], AbstractAsyncContextManager[Any]]
+"""Makes another gateway to an account than the paper broker's own, and clears away its far end afterwards."""
+
+
 class Account:
     """One paper account, its own server, and the gateway the engine uses."""
 
-    def __init__(self, name: str, mode: MarginMode, clock: LoopClock, *, balance: str = "100000", **more: Any) -> None:
+    def __init__(
+        self,
+        name: str,
+        mode: MarginMode,
+        clock: LoopClock,
+        *,
+        balance: str = "100000",
+        reach: Reach | None = None,
+        **more: Any,
+    ) -> None:
+        self.clock = clock
         self.server = PaperServer(f"{name}-Server", clock=clock, **more)
         self.account = self.server.add_account(PaperAccount(1, margin_mode=mode, balance=D(balance)))
         self.gateway = PaperGateway(self.server, 1, clock=clock)
+        self.faults = self.gateway.faults
+        self.reach = reach
 
     def quote(self, symbol: str, bid: str, ask: str) -> None:
         self.server.set_quote(symbol, bid, ask)
@@ -53,10 +70,13 @@ class World:
         *,
         follower_risk: dict[str, Any] | None = None,
         watch: Mapping[str, Any] | None = None,
+        reach: Mapping[str, Reach] | None = None,
     ) -> None:
+        """`reach` says how accounts are reached, the master as `master`; those it does not name by the paper gateway."""
         self.clock = LoopClock(EPOCH_MS)
-        self.master = Account("master", master, self.clock)
-        self.accounts = {name: Account(name, mode, self.clock) for name, (mode, _) in followers.items()}
+        ways = reach or {}
+        self.master = Account("master", master, self.clock, reach=ways.get("master"))
+        self.accounts = {name: Account(name, mode, self.clock, reach=ways.get(name)) for name, (mode, _) in followers.items()}
         self.settings = {
             name: FollowerSettings.model_validate(
                 {"account": name, "copies": [{"master": "m", **policy}], "risk": follower_risk or {}}
@@ -66,6 +86,7 @@ class World:
         self.watch = MasterSettings.model_validate({"account": "m", **(watch or {})})
         self.database = Database(MEMORY)
         self.stream: Stream = open_stream("memory://")
+        self._far_ends = AsyncExitStack()
         self._tasks: list[asyncio.Task[None]] = []
         self._quotes: dict[str, tuple[str, str]] = {}
         self.quote("EURUSD", "1.10000", "1.10010")
@@ -77,6 +98,9 @@ class World:
             account.quote(symbol, bid, ask)
 
     async def start(self) -> None:
+        for account in (self.master, *self.accounts.values()):
+            if account.reach is not None:
+                account.gateway = await self._far_ends.enter_async_context(account.reach(account))
         await self.database.open()
         self.start_watcher()
         self.start_worker()
@@ -113,6 +137,7 @@ class World:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._far_ends.aclose()
         await self.stream.close()
         await self.database.close()
 
@@ -158,4 +183,4 @@ def story(world: Callable[[], World], tell: Callable[[World], Coroutine[Any, Any
     run_virtual(run())
 
 
-__all__ = ["EPOCH_MS", "Account", "D", "Side", "World", "one", "story"]
+__all__ = ["EPOCH_MS", "Account", "D", "Reach", "Side", "World", "one", "story"]

@@ -74,6 +74,20 @@ def rest(world: World, ticket: int) -> int:
     return left[0]
 
 
+async def a_partly_filled_open(world: World) -> None:
+    world.accounts["f"].faults.next(Operation.EXECUTE, partial_fill("0.4"))
+    ticket = world.buy("EURUSD", "1.00")
+    await world.settle()
+    assert world.net_is("EURUSD", "0.40")
+    world.close(ticket, "0.50")
+    await world.settle()
+    assert world.net_is("EURUSD", "0.20")
+    (left,) = world.master.positions
+    world.close(left.ticket)
+    await world.settle()
+    assert world.accounts["f"].positions == ()
+
+
 @pairs
 def test_the_follower_holds_what_the_master_holds_after_every_step(master: MarginMode, follower: MarginMode) -> None:
     story(lambda: World(master, one(follower, {"copy": {"stops": "copy", "targets": "copy"}})), a_whole_life)
@@ -81,20 +95,7 @@ def test_the_follower_holds_what_the_master_holds_after_every_step(master: Margi
 
 @pairs
 def test_a_partly_filled_open_is_reduced_in_proportion_and_never_topped_up(master: MarginMode, follower: MarginMode) -> None:
-    async def tell(world: World) -> None:
-        world.accounts["f"].gateway.faults.next(Operation.EXECUTE, partial_fill("0.4"))
-        ticket = world.buy("EURUSD", "1.00")
-        await world.settle()
-        assert world.net_is("EURUSD", "0.40")
-        world.close(ticket, "0.50")
-        await world.settle()
-        assert world.net_is("EURUSD", "0.20")
-        (left,) = world.master.positions
-        world.close(left.ticket)
-        await world.settle()
-        assert world.accounts["f"].positions == ()
-
-    story(lambda: World(master, one(follower)), tell)
+    story(lambda: World(master, one(follower)), a_partly_filled_open)
 
 
 @pairs
