@@ -23,6 +23,7 @@ from copier.model import Receipt, Record
 TOMBSTONES_MS = 48 * 3600 * 1000
 """Links that ended are loaded again for so long, so that a late duplicate finds them closed."""
 _PROJECTION_LOCK = 0x6D74636F70696572
+_FENCE_LOCK = _PROJECTION_LOCK + 1
 
 
 class LinkKept(Record, frozen=True, kw_only=True, tag="link", tag_field="t"):
@@ -74,7 +75,7 @@ class Ledger:
         self._database = database
         self._clock = clock
         self.owner = owner
-        self._held = 0
+        self._held: dict[str, int] = {}
         self._waiting: list[tuple[Sequence[JournalEntry], asyncio.Future[None]]] = []
         self._flushing: asyncio.Task[None] | None = None
         self._unprojected: list[tuple[int, list[JournalEntry]]] = []
@@ -83,6 +84,9 @@ class Ledger:
         """Become the owner of these roles; return each one's new token, higher than any before, durable already."""
 
         def work(connection: sa.Connection) -> dict[str, int]:
+            _lock(connection, "pg_advisory_xact_lock", _FENCE_LOCK)
+            if not self._held:  # Whoever had this name before, such as the process that we replace, holds nothing any more.
+                connection.execute(sa.update(db.roles).where(db.roles.c.owner == self.owner).values(owner=""))
             known: dict[str, int] = {}
             for chunk in _chunks(names):
                 rows = connection.execute(sa.select(db.roles.c.role, db.roles.c.token).where(db.roles.c.role.in_(chunk)))
@@ -92,7 +96,7 @@ class Ledger:
             return tokens
 
         tokens = await self._database.run(work)
-        self._held += len(tokens)
+        self._held |= tokens
         return tokens
 
     async def load(self, followers: Collection[str]) -> Remembered:
@@ -151,9 +155,13 @@ class Ledger:
         now = self._clock.now_ms()
 
         def work(connection: sa.Connection) -> int:
-            held = connection.scalar(sa.select(sa.func.count()).select_from(db.roles).where(db.roles.c.owner == self.owner))
-            if held != self._held:
-                raise Fenced(f"{self.owner} holds {held} of its {self._held} roles: another owner has taken over")
+            # No owner may begin between this look and the commit, or it would not read what is written here.
+            _lock(connection, "pg_advisory_xact_lock_shared", _FENCE_LOCK)
+            held, tokens = connection.execute(
+                sa.select(sa.func.count(), sa.func.sum(db.roles.c.token)).where(db.roles.c.owner == self.owner)
+            ).one()
+            if (held, int(tokens or 0)) != (len(self._held), sum(self._held.values())):
+                raise Fenced(f"{self.owner} no longer holds its {len(self._held)} roles: another owner has taken over")
             row = connection.execute(sa.insert(db.journal).values(owner=self.owner, at_ms=now, body=body))
             (seq,) = row.inserted_primary_key or (0,)
             return int(seq)
@@ -179,8 +187,7 @@ class Ledger:
 
     def _journal_after(self, connection: sa.Connection) -> list[tuple[int, str, list[JournalEntry]]]:
         # Per owner: on a server with many writers a lower number may become visible after a higher one.
-        if connection.dialect.name == "postgresql":
-            connection.execute(sa.text(f"SELECT pg_advisory_xact_lock({_PROJECTION_LOCK})"))
+        _lock(connection, "pg_advisory_xact_lock", _PROJECTION_LOCK)
         done = sa.func.coalesce(db.projected.c.seq, 0)
         rows = connection.execute(
             sa.select(db.journal.c.seq, db.journal.c.owner, db.journal.c.body)
@@ -271,6 +278,12 @@ class Ledger:
             return sum(connection.execute(statement).rowcount for statement in old)
 
         return await self._database.run(work)
+
+
+def _lock(connection: sa.Connection, how: str, what: int) -> None:
+    """Take a lock until the transaction ends, where many may write at once; SQLite lets in one writer at a time anyway."""
+    if connection.dialect.name == "postgresql":
+        connection.execute(sa.text(f"SELECT {how}({what})"))
 
 
 def _link_row(link: Link, now: int) -> dict[str, object]:
