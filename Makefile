@@ -7,7 +7,7 @@ PYTHON ?=
 LOCK := $(BIN)/uv pip compile pyproject.toml --quiet --all-extras --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-emit-find-links --no-annotate --no-header
 
-.PHONY: setup demo test test-servers check format reference lock clean help
+.PHONY: setup demo test test-servers test-slow check format reference lock clean help
 .DEFAULT_GOAL := help
 
 help: ## what there is to make
@@ -30,6 +30,9 @@ test: setup ## the tests that need no server
 
 test-servers: setup ## the tests against real servers (Redis, PostgreSQL), which they start and stop themselves
 	@$(BIN)/python -m pytest -m server
+
+test-slow: setup ## the long shares: real child processes, three months replayed, many simulated histories
+	@$(BIN)/python -m pytest -m "slow and not server"
 
 check: setup ## style, types on Linux and Windows, and the direction of imports
 	@$(BIN)/ruff check .
