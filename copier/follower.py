@@ -200,7 +200,7 @@ class Follower:
             return
         news = await self.standing.observe_limits()
         for scope, limit, seen in news:
-            log.warning("%s: %s", self.name, seen.message)
+            log.log(logging.WARNING if seen.action is not None else logging.INFO, "%s: %s", self.name, seen.message)
             verdict = Verdict.ALERT if seen.action is not None else Verdict.CHANGED
             self.memory.keep(
                 ReceiptKept(
