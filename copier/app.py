@@ -8,7 +8,7 @@ import socket
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import assert_never
+from typing import NoReturn, assert_never
 
 import msgspec
 
@@ -36,6 +36,8 @@ SHADOW = "~shadow"
 CONTROLS_S = 1.0
 PROJECT_S = 0.5
 LIMITS_S = 1.0
+FIRST_SAMPLE_S = 2.0
+"""Accounts are being opened before."""
 OPEN_PAUSE_MIN_S = 1.0
 OPEN_PAUSE_MAX_S = 30.0
 DAY_MS = 86_400_000
@@ -156,7 +158,7 @@ class App:
         schedule = self.settings.schedule
         equity_s = float(schedule.equity_s)
         self._scheduler.every("bringing the tables up to date", PROJECT_S, self._project)
-        self._scheduler.every("recording equity", equity_s, self.sample_equity)
+        self._scheduler.every("recording equity", equity_s, self.sample_equity, first_s=FIRST_SAMPLE_S)
         self._scheduler.every("dropping old records", float(schedule.trim_s), self.trim)
         if self.worker is not None:
             self._scheduler.every("looking at controls", CONTROLS_S, self.worker.look_at_controls)
@@ -196,10 +198,7 @@ class App:
                     tasks.create_task(self.worker.run(), name=f"worker {self.worker.name}")
                 tasks.create_task(self._scheduler.run(), name="scheduler")
         except BaseExceptionGroup as group:
-            known = group.subgroup(CopierError)
-            if known is None or group.split(CopierError)[1] is not None:
-                raise
-            raise _first(known) from None
+            raise_known(group)
 
     async def _watch(self, name: str) -> None:
         """Reach the master's account, however long it takes, and watch it."""
@@ -343,9 +342,12 @@ def _raise_unexpected(answers: Iterable[object]) -> None:
             raise answer
 
 
-def _first(group: BaseExceptionGroup[CopierError]) -> CopierError:
-    found: BaseException = group
+def raise_known(group: BaseExceptionGroup[BaseException]) -> NoReturn:
+    """Raise the first `CopierError` of a group alone, or the whole group where anything else is in it."""
+    known, other = group.split(CopierError)
+    if known is None or other is not None:
+        raise group
+    found: BaseException = known
     while isinstance(found, BaseExceptionGroup):
         found = found.exceptions[0]
-    assert isinstance(found, CopierError)
-    return found
+    raise found from None

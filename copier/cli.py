@@ -1,6 +1,7 @@
 """The command line: every command reads its settings, does one thing, and says clearly what is wrong."""
 
 import asyncio
+import contextlib
 import sys
 from collections.abc import Callable, Coroutine
 from pathlib import Path
@@ -40,7 +41,7 @@ def main() -> None:
         app()
     except SettingsError as error:
         _fail(str(error), 2)
-    except CopierError as error:
+    except (CopierError, OSError) as error:
         _fail(str(error), 1)
     except KeyboardInterrupt:
         sys.exit(130)
@@ -150,11 +151,17 @@ def replay(
     *,
     config: Annotated[Path | None, typer.Option(help="The settings to replay with; without them one to one.")] = None,
     out: Annotated[Path, typer.Option(help="The folder for the results.")],
+    as_json: Json = False,
 ) -> None:
     """Copy a saved history through the engine, on a virtual clock, and report what each follower would have got."""
     from copier.replay import command
 
-    command(exports, config, out, progress=sys.stderr.isatty() or sys.stdout.isatty())
+    if not as_json:
+        command(exports, config, out, progress=sys.stderr.isatty() or sys.stdout.isatty())
+        return
+    with contextlib.redirect_stdout(sys.stderr):
+        summary = command(exports, config, out, progress=False)
+    _json(summary)
 
 
 # Looking ---------------------------------------------------------------------------------------------------------------
@@ -266,8 +273,9 @@ def rearm(
     settings = _load(config)
     if follower not in settings.followers:
         raise SettingsError([f"follower {follower}: expected one of {', '.join(sorted(settings.followers))}"], source="command")
-    chosen = settings.followers[follower]
-    names = sorted({each.name for policy in (chosen.risk, *(copy.risk for copy in chosen.copies)) for each in policy.losses})
+    from copier.looking import limits_of
+
+    names = sorted({each.name for each in limits_of(settings.followers[follower])})
     if limit not in names:
         raise SettingsError([f"limit {limit}: expected one of {', '.join(names) or 'none, it has no limits'}"], source="command")
     _set(config, f"{follower}:{limit}", "rearm", "the limit is armed again", as_json=as_json)
@@ -344,3 +352,7 @@ def _json(data: object) -> None:
     import msgspec
 
     typer.echo(msgspec.json.format(msgspec.json.encode(data), indent=2).decode())
+
+
+if __name__ == "__main__":
+    main()

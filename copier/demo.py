@@ -10,7 +10,7 @@ from importlib import resources
 
 import msgspec
 
-from copier.app import App
+from copier.app import App, raise_known
 from copier.clock import Clock
 from copier.errors import CopierError
 from copier.gateways.opening import FIRST_PRICES, PaperWorld, name_at, spread_of
@@ -156,11 +156,14 @@ class Demo:
     async def live(self) -> AsyncIterator[None]:
         """Run engine and market around the story; raise what ends the engine early."""
         self.market.tick()
-        async with self.app, asyncio.TaskGroup() as tasks:
-            running = [tasks.create_task(self.market.run()), tasks.create_task(self.app.run())]
-            yield
-            for task in running:
-                task.cancel()
+        try:
+            async with self.app, asyncio.TaskGroup() as tasks:
+                running = [tasks.create_task(self.market.run()), tasks.create_task(self.app.run())]
+                yield
+                for task in running:
+                    task.cancel()
+        except BaseExceptionGroup as group:
+            raise_known(group)
 
     async def play(self) -> DemoEnd:
         """Tell the story and return how it ended."""

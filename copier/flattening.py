@@ -37,7 +37,7 @@ class Known(msgspec.Struct):
     """What the ledger says is ours at one follower."""
 
     told: bool = False
-    """The ledger could be read."""
+    """The ledger could be read, and knows this follower."""
     everything: bool = True
     """Everything of the account that is ours is meant, not one master's alone."""
     token: int = 0
@@ -83,16 +83,17 @@ async def _remember(settings: Settings, scope: str, followers: Iterable[str], te
         async with stores(settings) as (ledger, _):
             await ledger.set_control(scope, "flatten", "flatten --direct")
             tokens = await ledger.take([f"follower:{name}" for name in known])
-            for link in await ledger.links():
+            for link in await ledger.links(living=False):
                 if link.follower in known and in_scope(settings, scope, link):
                     mine = known[link.follower]
+                    mine.told = True
                     for leg in link.legs:
                         if leg.living:
                             mine.tickets |= {leg.ticket} - {0}
                             mine.tags.add(leg.tag)
                             mine.lots[link.symbol] = mine.lots.get(link.symbol, ZERO) + leg.lots * leg.side.sign
             for name, mine in known.items():
-                mine.told, mine.token = True, tokens[f"follower:{name}"]
+                mine.token = tokens[f"follower:{name}"]
     except CopierError as error:
         tell(f"the ledger cannot be read, so only what carries our tag is closed: {error}")
     return known
@@ -165,7 +166,7 @@ class _Flattening:
                 await self._gateway.close_position(request, permit)
                 return
             except Rejected as error:
-                if error.reason is not Reason.STALE_TOKEN or self._known.told or self._token > TOKENS_MAX:
+                if error.reason is not Reason.STALE_TOKEN or self._known.token or self._token > TOKENS_MAX:
                     raise
                 self._token += 1
 

@@ -14,13 +14,14 @@ from rich.text import Text
 
 from copier.app import SHADOW, ledger_file, split_shadow
 from copier.clock import SystemClock
-from copier.database import Database
+from copier.database import MEMORY, Database
 from copier.errors import CopierError, SettingsError
 from copier.history import EquitySample, History
 from copier.ledger import Ledger
 from copier.link import Link
 from copier.model import Receipt, Verdict
-from copier.settings import Settings
+from copier.policy import LossLimit
+from copier.settings import FollowerSettings, Settings
 from copier.steps import plain
 from copier.tables import clock, links_table, money, receipts_table
 from copier.words import copied_stamps, hops, mean_slippage
@@ -57,6 +58,8 @@ class Chosen(msgspec.Struct, frozen=True, kw_only=True):
 @contextlib.asynccontextmanager
 async def stores(settings: Settings) -> AsyncIterator[tuple[Ledger, History]]:
     """Open what the engine remembers; raise `CopierError` where nothing has been remembered yet."""
+    if settings.ledger.get_secret_value() == MEMORY:
+        raise CopierError("the ledger is in the memory of the engine's process; expected sqlite:///file or postgresql://")
     _expect_ledger(ledger_file(settings))
     database = Database(settings.ledger.get_secret_value())
     try:
@@ -251,20 +254,20 @@ def twins(settings: Settings) -> list[str]:
 
 def check_scope(settings: Settings, scope: str) -> None:
     """Raise `SettingsError` where a scope names nobody."""
-    follower, slash, master = scope.partition("/")
     groups = {group for each in settings.followers.values() for group in each.groups}
-    known = (
-        scope == "*"
-        or (scope.startswith("master:") and scope.removeprefix("master:") in settings.masters)
-        or (scope.startswith("group:") and scope.removeprefix("group:") in groups)
-        or (
-            follower.removesuffix(SHADOW) in settings.followers
-            and (not slash or any(copy.master == master for copy in settings.followers[follower.removesuffix(SHADOW)].copies))
-        )
-    )
-    if not known:
+    known = {"*", *(f"master:{name}" for name in settings.masters), *(f"group:{name}" for name in groups)}
+    for name, follower in settings.followers.items():
+        known |= {f"{name}:{limit.name}" for limit in limits_of(follower)}
+        for twin, copies in split_shadow(name, follower.copies).items():
+            known |= {name, twin, *(f"{twin}/{copy.master}" for copy in copies)}
+    if scope not in known:
         expected = f"expected *, one of {', '.join(settings.followers)}, follower/master, or group:name"
         raise SettingsError([f"scope {scope!r}: {expected}"], source="command")
+
+
+def limits_of(follower: FollowerSettings) -> list[LossLimit]:
+    """Return every loss limit of a follower, its relations' included."""
+    return [limit for policy in (follower.risk, *(copy.risk for copy in follower.copies)) for limit in policy.losses]
 
 
 def in_scope(settings: Settings, scope: str, link: Link) -> bool:

@@ -28,15 +28,16 @@ class Scheduler:
         self._jobs: list[tuple[str, Callable[[], Awaitable[None]], Work]] = []
         self._failing: dict[str, str] = {}
 
-    def every(self, name: str, seconds: float, work: Work) -> None:
-        """Run `work` at once and then every so many seconds of the loop's time; what is missed meanwhile is left out."""
+    def every(self, name: str, seconds: float, work: Work, *, first_s: float = 0.0) -> None:
+        """Run `work` after `first_s` and then every so many seconds of the loop's time; what is missed is left out."""
         trigger: IntervalTrigger | None = None
 
         async def wait() -> None:
             nonlocal trigger
             now = _1970 + timedelta(seconds=asyncio.get_running_loop().time())
             if trigger is None:
-                trigger = IntervalTrigger(seconds=seconds, start_date=now, timezone=UTC)
+                trigger = IntervalTrigger(seconds=seconds, start_date=now + timedelta(seconds=first_s), timezone=UTC)
+                await asyncio.sleep(first_s)
                 return
             due = trigger.get_next_fire_time(None, now + timedelta(milliseconds=1))
             await asyncio.sleep((due - now).total_seconds())

@@ -80,7 +80,7 @@ def links_table(links: Iterable[Link], *, rows_max: int = 12) -> Table:
         table.add_column(heading, no_wrap=True)
     for heading in ("fill", "stop", "target"):
         table.add_column(heading, justify="right", no_wrap=True)
-    table.add_column("state")
+    table.add_column("state", min_width=8)
     links = list(links)
     for link in links[:rows_max]:
         position = link.position

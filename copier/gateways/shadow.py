@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 from collections.abc import Callable, Iterable
 from datetime import datetime
-from decimal import Decimal
 
 import msgspec
 
@@ -16,7 +15,7 @@ from copier.gateways.paper import PaperGateway
 from copier.gateways.paper_account import MarginRule, PaperAccount, PaperPosition
 from copier.gateways.paper_server import PaperServer
 from copier.gateways.paper_symbols import PaperSymbol, TickMoney
-from copier.link import Link
+from copier.link import Leg, Link
 from copier.model import (
     ZERO,
     Account,
@@ -29,6 +28,7 @@ from copier.model import (
     Permit,
     Positions,
     Quote,
+    Side,
     TradeRequest,
     TradeResult,
 )
@@ -182,8 +182,7 @@ def _restore(account: PaperAccount, link: Link, now_ms: int) -> None:
             continue
         held = next(iter(account.on(link.symbol)), None) if account.margin_mode is MarginMode.NETTING else None
         if held is not None:
-            net = held.lots * held.side.sign + leg.lots * leg.side.sign
-            held.lots, held.side, held.view = abs(net) or Decimal(0), held.side if net * held.side.sign > 0 else leg.side, None
+            _net(account, held, leg)
             continue
         account.add(
             PaperPosition(
@@ -200,3 +199,12 @@ def _restore(account: PaperAccount, link: Link, now_ms: int) -> None:
                 comment=comment_with_tag(leg.tag, "", account.comment_max),
             )
         )
+
+
+def _net(account: PaperAccount, held: PaperPosition, leg: Leg) -> None:
+    """Add a leg to a netting position, which may turn or end it."""
+    account.remove(held)
+    net = held.lots * held.side.sign + leg.lots * leg.side.sign
+    if net:
+        held.lots, held.side = abs(net), Side.BUY if net > 0 else Side.SELL
+        account.add(held)
