@@ -181,7 +181,8 @@ class Opens:
             self._memory.dirty[link.name] = None
             self._agenda.level_within(PAUSE_MIN_S)
             return False
-        self._memory.relevel.add(link.name)
+        if result.price != planned.price or len(link.legs) > 1:
+            self._memory.relevel.add(link.name)  # The levels were laid on another fill than we got.
         self._agenda.level_within(self._leveller.book.settle_ms / 1000)  # To learn what the answer does not say.
         residue = self._standing.keep_residue(link.master, planned.symbol, planned.residue)
         if residue is not None:

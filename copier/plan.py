@@ -50,6 +50,8 @@ class Planned(Record, frozen=True, kw_only=True):
     side: Side
     lots: tuple[Decimal, ...]
     """One volume per order."""
+    price: Decimal
+    """The fill that the levels were laid on."""
     stop_loss: Decimal
     take_profit: Decimal
     asked: Decimal
@@ -164,6 +166,7 @@ def plan_open(
         symbol=quote.symbol,
         side=side,
         lots=sized.lots,
+        price=quote.price_to_open(side),
         stop_loss=levels.stop,
         take_profit=levels.target,
         asked=sized.asked,
