@@ -121,9 +121,9 @@ class Orders:
         held = self._book.positions(request.symbol)
         stop, target = request.stop_loss, request.take_profit
         if MARGIN_MODES.get(int(group.MarginMode)) is MarginMode.NETTING:
-            for position in held:
-                if position.type is request.action:
-                    stop, target = stop or position.stop_loss, target or position.take_profit
+            for there in held:
+                if there.type is request.action:
+                    stop, target = stop or there.stop_loss, target or there.take_profit
         fields = {
             "Action": POS_EXECUTE,
             "Symbol": request.symbol,
