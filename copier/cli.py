@@ -144,6 +144,29 @@ def check(
 
 
 @app.command()
+def doctor(
+    config: Config,
+    *,
+    trade_test: Annotated[
+        str, typer.Option("--trade-test", metavar="SYMBOL", help="Also trade the smallest volume of this, on a demo account.")
+    ] = "",
+    account: Annotated[str, typer.Option("--account", metavar="NAME", help="Where to try trading.")] = "",
+    as_json: Json = False,
+) -> None:
+    """Look at every account and relation, and say what is wrong and what mends it; exit 1 if anything must be mended."""
+    from copier.doctor import command, told
+
+    diagnosis = _async(command(config, symbol=trade_test, account=account))
+    if as_json:
+        _json({"good": diagnosis.good, "diagnosis": diagnosis})
+    else:
+        for line in told(diagnosis):
+            typer.echo(line)
+    if not diagnosis.good:
+        raise typer.Exit(1)
+
+
+@app.command()
 def replay(
     exports: Annotated[
         list[Path], typer.Argument(metavar="EXPORT...", help="What MetaTrader saved: deals, positions, a report.")
