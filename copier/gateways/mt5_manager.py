@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import sys
+import weakref
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,12 +19,12 @@ CHILD = ("-m", "copier.gateways.mt5_manager_child")
 
 
 class Managers:
-    """The manager connections of this process: accounts that name the same manager share one."""
+    """Manager connections by what they connect to: accounts that name the same manager share one while any of them lives."""
 
     def __init__(self, command: Sequence[str] = ()) -> None:
         """`command` starts a child where it is not the usual one."""
         self._command = tuple(command)
-        self._children: dict[tuple[object, ...], ManagerChild] = {}
+        self._children: weakref.WeakValueDictionary[tuple[object, ...], ManagerChild] = weakref.WeakValueDictionary()
 
     def gateway(self, settings: Mt5ManagerSettings, clock: Clock) -> RemoteGateway:
         """Return a gateway, not yet open, to one login."""

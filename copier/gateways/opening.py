@@ -17,6 +17,8 @@ from copier.gateways.paper_server import PaperServer
 from copier.gateways.paper_symbols import PaperSymbol, default_symbols, variant
 from copier.settings import AccountSettings, Mt5ManagerSettings, Mt5Settings, PaperSettings, TickQuotes, WalkQuotes
 
+MANAGERS = Managers()
+"""The manager connections of this process."""
 FIRST_PRICES = {
     "EURUSD": Decimal("1.10000"),
     "GBPUSD": Decimal("1.27000"),
@@ -29,7 +31,7 @@ FIRST_PRICES = {
 SPREAD_POINTS = {"EURUSD": 8, "GBPUSD": 12, "USDJPY": 10, "XAUUSD": 25, "US30": 200, "BTCUSD": 1500}
 
 
-def open_gateway(settings: AccountSettings, clock: Clock, paper: "PaperWorld", managers: Managers | None = None) -> Gateway:
+def open_gateway(settings: AccountSettings, clock: Clock, paper: "PaperWorld", managers: Managers = MANAGERS) -> Gateway:
     """Return the gateway to one account, not yet open; simulated accounts live in `paper`, manager connections in `managers`."""
     match settings:
         case PaperSettings():
@@ -37,7 +39,7 @@ def open_gateway(settings: AccountSettings, clock: Clock, paper: "PaperWorld", m
         case Mt5Settings():
             return mt5_gateway(settings, clock)
         case Mt5ManagerSettings():
-            return (managers or Managers()).gateway(settings, clock)
+            return managers.gateway(settings, clock)
         case _ as never:
             assert_never(never)
 
