@@ -47,8 +47,8 @@ log = logging.getLogger(__name__)
 
 RECHECK_S = 0.1
 """Before an empty list is believed it is read again after this pause."""
-ODD_S = 10.0
-"""An empty list beside a floating result is believed after so long."""
+ODD_S = 120.0
+"""An empty list beside a floating result or used margin is believed after so long, if that result stood still all the time."""
 FIRST_TICK_S = 1.0
 PROBES_MAX = 5
 PROBE_MS = 30_000
@@ -65,7 +65,8 @@ class Mt5Terminal:
         self._clock = ServerClock()
         self._orders = Orders(session, self)
         self._known: frozenset[int] = frozenset()
-        self._odd_since: float | None = None
+        self._odd: tuple[float, float] | None = None
+        """Since when an empty list is contradicted, and the floating result since then."""
         self._probes: tuple[str, ...] = ()
         self._reads = 0
 
@@ -106,7 +107,9 @@ class Mt5Terminal:
         listed = self._believable(before)
         after = self._session.check()
         connected = before.connected and after.connected
-        if not listed:
+        if listed:
+            self._odd = None
+        else:
             self._accept_empty(after, connected=connected)
         self._known = _identifiers(listed)
         positions = tuple(position_of(raw) for raw in listed if symbol is None or raw.symbol == symbol)
@@ -265,16 +268,21 @@ class Mt5Terminal:
             raise Unavailable(
                 "the terminal lists nothing and has no connection to its trade server", account=self._session.account
             )
-        if abs(seen.account.profit) < 0.005:
-            self._odd_since = None
+        profit, margin = seen.account.profit, seen.account.margin
+        # Pending orders may need margin at some brokers.
+        if abs(profit) < 0.005 and (margin < 0.005 or self._session.ask("orders_total")):
+            self._odd = None
             return
         now = self._session.pace.seconds()
-        if self._odd_since is None:
-            self._odd_since = now
-        if now - self._odd_since < ODD_S:
-            message = f"no position is listed, yet the account shows a floating result of {seen.account.profit:.2f}"
+        # A result that moves belongs to positions, however long they are not listed.
+        if self._odd is None or self._odd[1] != profit:
+            self._odd = now, profit
+        if now - self._odd[0] < ODD_S:
+            message = (
+                f"no position is listed, yet the account shows a floating result of {profit:.2f} and a margin of {margin:.2f}"
+            )
             raise Unavailable(message, account=self._session.account)
-        log.warning("no position is listed beside a floating result of %.2f", seen.account.profit)
+        log.warning("no position is listed beside a floating result of %.2f and a margin of %.2f", profit, margin)
 
     def _wait_settled(self) -> None:
         """Wait until a terminal that has just connected has had time to fill its lists."""

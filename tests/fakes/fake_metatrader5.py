@@ -191,7 +191,7 @@ class FakeMetaTrader5:
     def account_info(self) -> Any:
         """An investor's login has `trade_allowed` false, a broker that forbids experts `trade_expert` (reference)."""
         account, server = self._here.account, self._here.server
-        equity, margin = server.equity(account.login), account.margin()
+        equity, margin = server.equity(account.login), float(account.margin()) + self._here.orders_margin
         return struct(
             "AccountInfo",
             login=account.login,
@@ -208,9 +208,9 @@ class FakeMetaTrader5:
             credit=float(account.credit),
             profit=float(equity - account.balance - account.credit),
             equity=float(equity),
-            margin=float(margin),
-            margin_free=float(equity - margin),
-            margin_level=float(equity / margin * 100) if margin else 0.0,
+            margin=margin,
+            margin_free=float(equity) - margin,
+            margin_level=float(equity) / margin * 100 if margin else 0.0,
             name=account.name,
             server=server.name,
             currency=account.currency,

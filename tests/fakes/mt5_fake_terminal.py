@@ -94,6 +94,8 @@ class FakeTerminal:
     """Lists show what happened so much later than the answer."""
     synchronise_s: float = 0.0
     """Lists stay empty for so long after someone attaches."""
+    orders_margin: float = 0.0
+    """What the account shows as margin besides that of its positions."""
     hangs: set[str] = field(default_factory=set)
     """Functions that never return."""
     fails: dict[str, int] = field(default_factory=dict)

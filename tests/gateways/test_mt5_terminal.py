@@ -110,15 +110,55 @@ def test_a_trade_server_that_was_lost_and_found_makes_an_empty_list_doubtful_aga
     play(act, opening={"sync_s": 3.0})
 
 
-def test_an_empty_list_beside_a_floating_result_is_doubted_and_at_last_believed() -> None:
+def test_an_empty_list_beside_a_floating_result_that_stands_still_is_at_last_believed() -> None:
     async def act(scene: Mt5Scene) -> None:
         await scene.open()
-        # The list is empty for a minute, the account's own numbers are not.
+        scene.terminal.synchronise_s = 600.0
+        scene.terminal.attached()
+        for _ in range(11):
+            with pytest.raises(Unavailable, match="floating result"):
+                await scene.positions()
+            await asyncio.sleep(10)
+        await asyncio.sleep(11)
+        assert await scene.positions() == ()
+
+    play(act)
+
+
+def test_an_empty_list_beside_a_floating_result_that_moves_is_never_believed() -> None:
+    async def act(scene: Mt5Scene) -> None:
+        await scene.open()
+        scene.terminal.synchronise_s = 600.0
+        scene.terminal.attached()
+        for step in range(40):
+            scene.server.set_quote("EURUSD", f"1.1{step:02}00", f"1.1{step:02}10")
+            with pytest.raises(Unavailable, match="floating result"):
+                await scene.positions()
+            await asyncio.sleep(10)
+
+    play(act)
+
+
+def test_an_empty_list_beside_used_margin_is_doubted_where_no_result_floats() -> None:
+    async def act(scene: Mt5Scene) -> None:
+        opened = await scene.open()
+        assert opened.price == Decimal("1.10010")
+        scene.server.set_quote("EURUSD", "1.10010", "1.10020")
         scene.terminal.synchronise_s = 60.0
         scene.terminal.attached()
-        with pytest.raises(Unavailable, match="floating result"):
+        with pytest.raises(Unavailable, match="a floating result of 0.00 and a margin of"):
             await scene.positions()
-        await asyncio.sleep(11)
+
+    play(act)
+
+
+def test_a_flat_account_whose_pending_orders_need_margin_is_flat() -> None:
+    async def act(scene: Mt5Scene) -> None:
+        assert await scene.positions() == ()
+        scene.terminal.orders_margin = 100.0
+        with pytest.raises(Unavailable, match="margin of 100.00"):
+            await scene.positions()
+        scene.server.place(5001, "EURUSD", PendingType.BUY_LIMIT, "0.10", "1.05000")
         assert await scene.positions() == ()
 
     play(act)
