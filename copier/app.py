@@ -244,17 +244,16 @@ class App:
 
     async def sample_equity(self) -> None:
         """Record what every account is worth; one that cannot be read is left out. Raise `StoreError`."""
-        for name in await self.read_accounts():
-            await self.history.keep(name, self.accounts[name], self.clock.now_ms())
+        await self.history.keep(await self.read_accounts(), self.clock.now_ms())
 
-    async def read_accounts(self) -> list[str]:
-        """Read every account into `accounts`, and return the names of those that could be read."""
+    async def read_accounts(self) -> dict[str, Account]:
+        """Read every account into `accounts`, and return those that could be read."""
         names = sorted(self.gateways)
         answers = await asyncio.gather(*(self.gateways[name].get_account() for name in names), return_exceptions=True)
         _raise_unexpected(answers)
         fresh = {name: account for name, account in zip(names, answers, strict=True) if isinstance(account, Account)}
         self.accounts |= fresh
-        return list(fresh)
+        return fresh
 
     def standings(self) -> list[tuple[str, str, Account | None, int, str]]:
         """Return every account's name, role, last read, open positions and trouble, masters first, for people."""

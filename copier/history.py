@@ -1,5 +1,6 @@
 """What accounts were worth: samples of balance and equity over time."""
 
+from collections.abc import Mapping
 from decimal import Decimal
 
 import sqlalchemy as sa
@@ -27,17 +28,20 @@ class History:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def keep(self, name: str, account: Account, at_ms: int) -> None:
-        """Keep one sample; another of the same account and millisecond takes its place. Raise `StoreError`."""
-        row = {
-            "account": name,
-            "at_ms": at_ms,
-            "balance": str(account.balance),
-            "equity": str(account.equity),
-            "margin": str(account.margin),
-            "currency": account.currency,
-        }
-        await self._database.run(lambda connection: upsert(connection, db.equity, [row]))
+    async def keep(self, accounts: Mapping[str, Account], at_ms: int) -> None:
+        """Keep one sample of each account, by its name, in one transaction. Raise `StoreError`."""
+        rows = [
+            {
+                "account": name,
+                "at_ms": at_ms,
+                "balance": str(account.balance),
+                "equity": str(account.equity),
+                "margin": str(account.margin),
+                "currency": account.currency,
+            }
+            for name, account in sorted(accounts.items())
+        ]
+        await self._database.run(lambda connection: upsert(connection, db.equity, rows))
 
     async def samples(self, name: str | None = None, since_ms: int = 0) -> list[EquitySample]:
         """Return the samples of one account or of all, oldest first. Raise `StoreError`."""

@@ -15,16 +15,19 @@ from rich.text import Text
 
 from copier.app import App
 from copier.errors import CopierError
+from copier.link import Link
 from copier.model import Receipt, Stamps
 from copier.tables import accounts_table, hops_line, links_table, receipt_line
 from copier.words import copied_stamps, hops, sentence
 
 FRAMES_PER_S = 5
 ACCOUNTS_S = 1.0
-RECEIPTS_MAX = 12
+ACCOUNTS_MAX = 20
+"""Of more accounts than this the picture shows what was recorded last, and asks no terminal for its own sake."""
+RECEIPTS_MAX = 20
 STORY_SHOWN = 4
-FIXED_LINES = 20
-"""What headings, frames and the latency take of the screen's height."""
+LOW = 36
+"""On a screen with fewer lines than this accounts and happenings matter more than the table of copies."""
 
 
 class View(Protocol):
@@ -75,7 +78,7 @@ class LiveView:
         self._story: deque[str] = deque(maxlen=STORY_SHOWN)
         self._receipts: deque[Receipt] = deque(maxlen=RECEIPTS_MAX)
         self._stamps: deque[Stamps] = deque(maxlen=1_000)
-        self._height = 50
+        self._screen = (100, 50)
 
     def tell(self, line: str) -> None:
         """Take a line of the story in."""
@@ -89,7 +92,7 @@ class LiveView:
     @contextlib.asynccontextmanager
     async def on(self, console: Console) -> AsyncIterator[None]:
         """Draw while the block lasts; the last picture stays."""
-        self._height = console.height
+        self._screen = console.size
         live = Live(self.picture(), console=console, auto_refresh=False, transient=False, vertical_overflow="crop")
         with live:
             tasks = [asyncio.create_task(self._draw(live)), asyncio.create_task(self._read_accounts())]
@@ -103,39 +106,52 @@ class LiveView:
 
     async def _draw(self, live: Live) -> None:
         while True:
-            self._height = live.console.height
+            self._screen = live.console.size
             live.update(self.picture(), refresh=True)
             await asyncio.sleep(1 / FRAMES_PER_S)
 
     async def _read_accounts(self) -> None:
-        while True:
+        while len(self._app.gateways) <= ACCOUNTS_MAX:
             with contextlib.suppress(CopierError):
                 await self._app.read_accounts()
             await asyncio.sleep(ACCOUNTS_S)
 
     def picture(self) -> RenderableType:
-        """Return everything as it stands."""
+        """Return everything as it stands, as far as the screen has room for it."""
+        width, height = self._screen
+        low = height < LOW
         parts: list[RenderableType] = []
-        if self._story:
-            lines = list(self._story)
-            story = Text("\n").join([*(Text(line, style="dim") for line in lines[:-1]), Text(lines[-1], style="bold yellow")])
-            parts.append(Panel(story, title=self._title, title_align="left", border_style="yellow"))
+        story = list(self._story)[-2 if low else -STORY_SHOWN :]
+        taken = 0
+        if story:
+            lines = Text("\n").join([*(Text(line, style="dim") for line in story[:-1]), Text(story[-1], style="bold yellow")])
+            parts.append(Panel(lines, title=self._title, title_align="left", border_style="yellow"))
+            taken = 2 + sum(1 + len(line) // max(1, width - 5) for line in story)
         standings = self._app.standings()
-        worker = self._app.worker
-        links = [link for f in worker.followers.values() for link in f.links.values() if link.living] if worker else []
-        links.sort(key=lambda link: (link.position.open_time, link.key, link.follower))
-        room = max(4, self._height - FIXED_LINES)
-        accounts_shown = min(len(standings), max(2, room // 3))
-        links_shown = min(len(links), max(1, (room - accounts_shown) // 2))
-        parts.append(accounts_table(standings[:accounts_shown]))
-        parts.append(links_table(links, rows_max=links_shown))
-        receipts = list(self._receipts)[-max(2, room - accounts_shown - links_shown) :]
-        happened = Text("\n").join(map(receipt_line, receipts)) if receipts else Text("nothing yet")
-        happened.no_wrap, happened.overflow = True, "ellipsis"
-        parts.append(Panel(happened, title="What happened last", title_align="left"))
+        if low:
+            standings = standings[: max(1, height - taken - 9)]
+            parts.append(accounts_table(standings))
+            return Group(*parts, self._happened(height - taken - len(standings) - 8))
+        links = self._links()
+        room = height - taken - 15
+        standings = standings[: max(2, room // 3)]
+        shown = min(len(links), max(1, (room - len(standings)) // 2))
+        parts += [accounts_table(standings), links_table(links, rows_max=shown, width=width)]
+        parts.append(self._happened(room - len(standings) - shown))
         if self._stamps:
             parts.append(hops_line(hops(self._stamps)))
         return Group(*parts)
+
+    def _links(self) -> list[Link]:
+        worker = self._app.worker
+        links = [link for f in worker.followers.values() for link in f.links.values() if link.living] if worker else []
+        return sorted(links, key=lambda link: (link.position.open_time, link.key, link.follower))
+
+    def _happened(self, rows: int) -> Panel:
+        receipts = list(self._receipts)[-max(1, rows) :]
+        lines = Text("\n").join(map(receipt_line, receipts)) if receipts else Text("nothing yet")
+        lines.no_wrap, lines.overflow = True, "ellipsis"
+        return Panel(lines, title="What happened last", title_align="left")
 
 
 def _write(value: object) -> None:

@@ -122,8 +122,9 @@ def _follower_row(
     verdicts = Counter(receipt.verdict for receipt in receipts)
     sample = samples.get(settings.followers[name.removesuffix(SHADOW)].account)
     alerts = [receipt for receipt in receipts if receipt.verdict is Verdict.ALERT]
-    scopes = [name, "*", *(f"{name}/{copy.master}" for copy in settings.followers[name.removesuffix(SHADOW)].copies)]
-    control = next((f"{controls[s]}" for s in scopes if controls.get(s, "live") != "live"), "live")
+    whole = settings.followers[name.removesuffix(SHADOW)]
+    scopes = ["*", name, *(f"group:{group}" for group in whole.groups), *(f"{name}/{copy.master}" for copy in whole.copies)]
+    control = next((f"{controls[scope]}" for scope in scopes if controls.get(scope, "live") != "live"), "live")
     return {
         "follower": name,
         "control": control,

@@ -14,6 +14,8 @@ from copier.model import Account, Receipt, Verdict
 from copier.steps import plain
 from copier.words import Latency, sentence
 
+WIDE = 95
+"""Columns of a terminal that has room for everything."""
 COLOURS = {
     Verdict.COPIED: "green",
     Verdict.CHANGED: "cyan",
@@ -73,30 +75,29 @@ def accounts_table(rows: Iterable[tuple[str, str, Account | None, int, str]]) ->
     return table
 
 
-def links_table(links: Iterable[Link], *, rows_max: int = 12) -> Table:
-    """Return which position of a master stands behind which position of a follower."""
+def links_table(links: Iterable[Link], *, rows_max: int = 12, width: int = WIDE) -> Table:
+    """Return which position of a master stands behind which of a follower; levels only where there is room for them."""
     table = Table(title="Copies", title_justify="left", expand=True, box=box.SIMPLE_HEAD)
     for heading in ("master", "its position", "follower", "our position"):
         table.add_column(heading, no_wrap=True)
-    for heading in ("fill", "stop", "target"):
+    for heading in ("fill", "stop", "target")[: 3 if width >= WIDE else 1]:
         table.add_column(heading, justify="right", no_wrap=True)
-    table.add_column("state", min_width=8)
+    table.add_column("state", min_width=6, no_wrap=True)
     links = list(links)
     for link in links[:rows_max]:
         position = link.position
         fills = [leg.price for leg in link.legs if leg.filled and leg.price]
+        numbers = (f"{fills[-1]:f}" if fills else "", level(link.stop_loss), level(link.take_profit))
         table.add_row(
             link.master,
             f"{position.side} {plain(position.lots)} {position.symbol}",
             link.follower,
             f"{link.side} {plain(link.lots)} {link.symbol}" if link.lots else "-",
-            f"{fills[-1]:f}" if fills else "",
-            level(link.stop_loss),
-            level(link.take_profit),
+            *numbers[: 3 if width >= WIDE else 1],
             state_of(link),
         )
     if len(links) > rows_max:
-        table.add_row(f"and {len(links) - rows_max} more")
+        table.add_row("...", f"and {len(links) - rows_max} more")
     return table
 
 

@@ -127,7 +127,7 @@ def test_what_accounts_are_worth_is_recorded_and_old_records_are_dropped() -> No
         assert [sample.at_ms - EPOCH_MS for sample in samples] == [2_000 + 10_000 * number for number in range(len(samples))]
         assert len(samples) == 7
         assert (await app.history.latest())["f"] == samples[-1]
-        await app.history.keep("f", app.accounts["f"], EPOCH_MS - 2 * 86_400_000)
+        await app.history.keep({"f": app.accounts["f"]}, EPOCH_MS - 2 * 86_400_000)
         await app.trim()
         assert await app.history.samples("f") == samples
 
@@ -219,6 +219,37 @@ async def test_a_second_process_of_the_same_role_ends_at_once_and_the_first_one_
             await App(settings, SystemClock(), role=Everything("other")).__aenter__()
     async with App(settings, SystemClock()):
         pass
+
+
+async def test_watcher_and_worker_apart_copy_over_redis(tmp_path: Path, needs_redis: Any) -> None:
+    ledger = f"sqlite:///{tmp_path.as_posix()}/l.db"
+    settings = parse(TWO.replace("RELATION", "live").replace("MODE", "hedging").replace('"sqlite://"', f'"{ledger}"'))
+    settings = settings.model_copy(update={"redis": parse(f"redis: {needs_redis.url}").redis})
+    paper = PaperWorld(SystemClock())
+    watching = App(settings, SystemClock(), role=Watch(("m",)), paper=paper)
+    following = App(settings, SystemClock(), role=Follow("w"), paper=paper)
+    for server in paper.servers.values():
+        server.set_quote("EURUSD", "1.10000", "1.10010")
+
+    async def until(done: Callable[[], bool]) -> None:
+        async with asyncio.timeout(10):
+            while not done():  # noqa: ASYNC110 - a real server and real time
+                await asyncio.sleep(0.01)
+
+    def started() -> bool:
+        followers = following.worker.followers.values() if following.worker is not None else ()
+        return any(relation.started for follower in followers for relation in follower.relations.values())
+
+    async with watching, following:
+        tasks = [asyncio.create_task(watching.run()), asyncio.create_task(following.run())]
+        await until(started)
+        ticket = paper.servers["A"].buy(1, "EURUSD", "0.30").position
+        await until(lambda: len(positions(following, "B", 2)) == 1)
+        paper.servers["A"].close(1, ticket)
+        await until(lambda: positions(following, "B", 2) == ())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def test_a_ledger_in_memory_or_on_a_server_has_no_file() -> None:
