@@ -14,7 +14,7 @@ from copier.link import Leg, LegState, Link, LinkState, make_tag
 from copier.memory import LinkName, Memory
 from copier.model import ZERO, MarginMode, Refused, TradeRequest, Verdict
 from copier.orders import NotDone, Orders
-from copier.plan import OpenFacts, Planned, check_before_quote, plan_open, symbol_of
+from copier.plan import NOT_KNOWN_YET, OpenFacts, Planned, check_before_quote, plan_open, symbol_of
 from copier.policy import FollowerRisk, SharedSymbol
 from copier.standing import Standing
 from copier.stops import LevelFacts, levels_to_set
@@ -24,6 +24,7 @@ replace = msgspec.structs.replace
 
 REQUOTE_PAUSE_S = 0.05
 PAUSE_MIN_S = 0.2
+SNAPSHOT_PAUSE_S = 1.0
 
 
 class Agenda(Protocol):
@@ -72,7 +73,10 @@ class Opens:
         """Copy so much of the master's volume; return whether all of it was filled. Raise `NotDone` to be asked again."""
         planned = await self._plan(link, master_lots)
         if isinstance(planned, Refused):
-            self._refuse(link, planned)
+            if planned.code in NOT_KNOWN_YET:
+                self._agenda.put_off(link.name, SNAPSHOT_PAUSE_S)
+            else:
+                self._refuse(link, planned)
             return False
         if self._leveller.waits_for(planned.symbol, link.name):
             return self._agenda.wait_for_symbol(link)

@@ -20,6 +20,10 @@ from copier.symbols import commission_per_lot, contract_warning, follower_symbol
 replace = msgspec.structs.replace
 
 
+NOT_KNOWN_YET = frozenset({"master_spec_missing", "master_facts_missing"})
+"""Refusals for want of what the master's next snapshot may bring: asked again while the open is not too old."""
+
+
 class OpenFacts(Record, frozen=True, kw_only=True):
     """What one open is decided on, beside the policy and the master's position."""
 
@@ -99,6 +103,22 @@ def plan_open(
     position = link.position
     side = side_of(policy, position)
     quote = facts.quote
+    commission = commission_per_lot(quote.symbol, policy.symbols)
+    order = OrderFacts(
+        side=side,
+        lots=ZERO,
+        quote=quote,
+        quote_age_ms=facts.now_ms - facts.quote_ms + quote.age_ms,
+        master_price=link.master_price or position.open_price,
+        age_ms=age_of(link, facts.master, facts.now_ms),
+        commission_per_lot=commission,
+        account=facts.account,
+        exposures=facts.exposures,
+    )
+    before_start = link.existing and not link.anchor
+    late = check_existing(policy.copying.existing, order) if before_start else check_late(policy.protection, order)
+    if late:
+        return late
     levels = levels_to_open(
         policy.copying,
         LevelFacts(
@@ -112,7 +132,6 @@ def plan_open(
     )
     if isinstance(levels, Refused):
         return levels
-    commission = commission_per_lot(quote.symbol, policy.symbols)
     sized = size(
         policy.size,
         SizeFacts(
@@ -132,22 +151,8 @@ def plan_open(
     )
     if isinstance(sized, Refused):
         return sized
-    order = OrderFacts(
-        side=side,
-        lots=sized.total,
-        orders=len(sized.lots),
-        quote=quote,
-        quote_age_ms=facts.now_ms - facts.quote_ms + quote.age_ms,
-        master_price=link.master_price or position.open_price,
-        age_ms=age_of(link, facts.master, facts.now_ms),
-        stop=levels.stop,
-        commission_per_lot=commission,
-        account=facts.account,
-        exposures=facts.exposures,
-    )
-    before_start = link.existing and not link.anchor
-    late = check_existing(policy.copying.existing, order) if before_start else check_late(policy.protection, order)
-    refused = late or check_order(policy.protection, order)
+    order = replace(order, lots=sized.total, orders=len(sized.lots), stop=levels.stop)
+    refused = check_order(policy.protection, order)
     if refused:
         return refused
     scopes = (

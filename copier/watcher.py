@@ -6,6 +6,7 @@ it stands as open in everything that is published.
 """
 
 import asyncio
+import contextlib
 import logging
 from collections import deque
 from collections.abc import Sequence
@@ -90,6 +91,9 @@ class Watcher:
             await self._begin()
         else:
             self.view = kept
+            with contextlib.suppress(GatewayError):  # Without them the snapshot still says what is open.
+                await self._facts()
+                await self._learn_specs(self.view.open.values())
         self._put(self._snapshot())
         pause = 0.0
         while True:

@@ -1,0 +1,44 @@
+"""What a snapshot brings later than the event: opens wait for it as long as they are young."""
+
+from copier.gateways.paper_faults import Operation, failed_read
+from copier.model import MarginMode, Verdict
+from tests.world import World, one, story
+
+
+def test_an_open_whose_rules_at_the_master_are_not_known_yet_is_copied_once_they_are() -> None:
+    async def tell(world: World) -> None:
+        world.master.gateway.faults.next(Operation.QUOTE, failed_read())
+        world.buy("XAUUSD", "1.00")
+        await world.settle(0.5)
+        assert world.accounts["f"].positions == ()
+        await world.settle(5)
+        assert world.net_is("XAUUSD", "1.00")
+        assert [receipt.verdict for receipt in await world.receipts()] == [Verdict.COPIED]
+
+    story(lambda: World(MarginMode.HEDGING, one(MarginMode.HEDGING)), tell)
+
+
+def test_an_open_whose_rules_never_come_is_refused_as_too_old() -> None:
+    async def tell(world: World) -> None:
+        world.master.gateway.faults.always(Operation.QUOTE, failed_read())
+        world.buy("XAUUSD", "1.00")
+        await world.settle(70)
+        assert world.accounts["f"].positions == ()
+        assert [receipt.code for receipt in await world.receipts()] == ["open_too_old"]
+
+    story(lambda: World(MarginMode.HEDGING, one(MarginMode.HEDGING)), tell)
+
+
+def test_a_watcher_that_begins_again_tells_the_rules_with_its_first_snapshot() -> None:
+    async def tell(world: World) -> None:
+        world.buy("XAUUSD", "1.00")
+        await world.settle()
+        world.watcher_task.cancel()
+        world.start_watcher()
+        await world.settle()
+        snapshot = await world.stream.last_snapshot("m")
+        assert snapshot is not None
+        assert snapshot.event is not None
+        assert set(getattr(snapshot.event, "specs", ())) == {"XAUUSD"}
+
+    story(lambda: World(MarginMode.HEDGING, one(MarginMode.HEDGING)), tell)
