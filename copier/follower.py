@@ -117,6 +117,8 @@ class Follower:
                 if str(error) != self.error:
                     log.warning("%s: cannot follow: %s", self.name, error)
                 self.error = str(error)
+                with contextlib.suppress(StoreError):
+                    await self.memory.commit()  # How far was read must survive, whatever the account does.
                 pause = min(max(pause * 2, PAUSE_MIN_S), PAUSE_MAX_S)
                 self._level_at = 0.0
             await self._wait(pause)
