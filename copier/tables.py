@@ -57,7 +57,7 @@ def accounts_table(rows: Iterable[tuple[str, str, Account | None, int, str]]) ->
         table.add_column(heading, no_wrap=True)
     for heading in ("balance", "equity", "floating", "open"):
         table.add_column(heading, justify="right", no_wrap=True)
-    table.add_column("state", ratio=1)
+    table.add_column("state", ratio=1, no_wrap=True, overflow="ellipsis")
     for name, role, account, positions, trouble in rows:
         state = Text(trouble, style="bold red") if trouble else Text("ok", style="green")
         if account is None:
