@@ -5,12 +5,14 @@ do, and how its event loop runs. On a loop of real time give it a short call tim
 """
 
 import asyncio
+import functools
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -45,6 +47,7 @@ from tests.fakes.fake_mt5manager import FakeManagerServer
 from tests.fakes.links import PaperCarrier
 from tests.fakes.mt5_stage import TerminalHost, in_process
 from tests.fakes.mt5manager_stage import in_process as managers_in_process
+from tests.mql.stage import ShiftedClock, bridges, need_gxx
 
 LOGIN = 5001
 OFFSET_S = 7200
@@ -206,6 +209,28 @@ async def _mt5_process(server: PaperServer, clock: Clock, faults: Faults) -> Asy
             yield mt5_gateway(settings, clock, host.command)
 
 
+@asynccontextmanager
+async def _bridge(platform: str, carrier: str, server: PaperServer, clock: Clock, faults: Faults) -> AsyncIterator[Gateway]:
+    """Our own Expert Advisor, compiled and in a process of its own; the terminal around it is played."""
+    need_gxx()
+    with tempfile.TemporaryDirectory() as folder:
+        async with bridges(platform, carrier)(server, clock, faults, Path(folder)) as (gateway, _):
+            yield gateway
+
+
+def _bridge_kind(platform: str, carrier: str, modes: tuple[MarginMode, ...], cannot: frozenset[str]) -> Kind:
+    return Kind(
+        connect=functools.partial(_bridge, platform, carrier),
+        modes=modes,
+        can=ALL - cannot,
+        run=asyncio.run,
+        clock=lambda: ShiftedClock(MONDAY_NOON_MS),
+        marks=(pytest.mark.server,),
+    )
+
+
+_MT5_MODES = (MarginMode.HEDGING, MarginMode.NETTING)
+
 KINDS: dict[str, Kind] = {
     "paper": Kind(connect=_paper),
     "frames": Kind(connect=_frames),
@@ -223,6 +248,8 @@ KINDS: dict[str, Kind] = {
         modes=(MarginMode.HEDGING, MarginMode.NETTING),
         can=ALL - {"switched account", "magic", "caller's price"},
     ),
+    "bridge-mt5-tcp": _bridge_kind("mt5", "tcp", _MT5_MODES, frozenset({"link faults", "caller's price"})),
+    "bridge-mt5-files": _bridge_kind("mt5", "files", _MT5_MODES, frozenset({"link faults", "caller's price"})),
 }
 
 

@@ -1,0 +1,65 @@
+"""A link to an Expert Advisor that was greeted: names commands so that none is executed twice, and notices silence."""
+
+import asyncio
+import contextlib
+
+from copier.gateways.carriers import Link, LinkLost
+from copier.wire import TRADING, decode_request
+
+PING = b'{"ping":1}'
+PING_S = 2.0
+ALIVE = b'{"push":"alive"}'
+
+
+class BridgeLink:
+    """Frames to and from an Expert Advisor over another link, until that breaks or nothing is heard for too long."""
+
+    def __init__(self, link: Link, life: str, *, silence_s: float) -> None:
+        """`life` is unique to this link; an Expert Advisor that trades is silent, so allow for a whole call and more."""
+        self._link = link
+        self._life = life
+        self._silence_s = silence_s
+        self._pinger = asyncio.create_task(self._ping(), name=f"ping {life}")
+        self.over = False
+
+    async def send(self, frame: bytes) -> None:
+        """Send one frame; a trading one gets a name that the Expert Advisor remembers across restarts."""
+        await self._link.send(self._named(frame))
+
+    def _named(self, frame: bytes) -> bytes:
+        request = decode_request(frame)
+        if request.op not in TRADING:
+            return frame
+        return b'{"command":"%s.%d",' % (self._life.encode(), request.id) + frame[1:]
+
+    async def receive(self) -> bytes:
+        """Return the next frame that is more than a sign of life; raise `LinkLost` when no more will come."""
+        while True:
+            try:
+                async with asyncio.timeout(self._silence_s):
+                    frame = await self._link.receive()
+            except TimeoutError:
+                self.over = True
+                raise LinkLost(f"nothing was heard from the Expert Advisor for {self._silence_s:g} s") from None
+            except LinkLost:
+                self.over = True
+                raise
+            if frame != ALIVE:
+                return frame
+
+    def overdue(self) -> None:
+        """Keep the connection: the terminal may only be slow."""
+        self._link.overdue()
+
+    async def close(self) -> None:
+        """Break the link."""
+        self.over = True
+        self._pinger.cancel()
+        await asyncio.gather(self._pinger, return_exceptions=True)
+        await self._link.close()
+
+    async def _ping(self) -> None:
+        with contextlib.suppress(LinkLost):
+            while True:
+                await asyncio.sleep(PING_S)
+                await self._link.send(PING)

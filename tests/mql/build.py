@@ -1,0 +1,50 @@
+"""Builds MQL sources with g++ through the rewriter, once per content: what is built is kept in a temporary folder."""
+
+import hashlib
+import os
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+from tests.mql.rewriter import rewrite
+
+HERE = Path(__file__).parent
+MQL = HERE.parent.parent / "mql"
+FLAGS = ("-std=c++17", "-O0", "-g0", "-Wall", "-Wextra", "-Werror", "-Wno-unused-function", "-Wno-class-memaccess")
+FLAGS += ("-Wno-unused-const-variable", "-Wno-unused-parameter", "-Wno-unused-variable")
+PLATFORMS = {".mq5": "__MQL5__", ".mq4": "__MQL4__"}
+
+
+class BuildFailed(Exception):
+    """g++ does not take the source."""
+
+
+def gxx() -> str | None:
+    return shutil.which("g++")
+
+
+def build(source: Path, *flags: str) -> Path:
+    """Return the program an Expert Advisor becomes; raise `BuildFailed` with the compiler's first words."""
+    platform = PLATFORMS[source.suffix]
+    parts = (HERE / "mql.h").as_uri(), rewrite(source), (HERE / "host.cpp").read_text(encoding="utf-8")
+    body = f'#include "{HERE / "mql.h"}"\n{parts[1]}\n#line 1 "host.cpp"\n{parts[2]}'
+    headers = "".join((HERE / name).read_text(encoding="utf-8") for name in ("mql.h", "mql5.h", "mql4.h"))
+    content = "\0".join((body, headers, platform, *FLAGS, *flags))
+    name = hashlib.sha256(content.encode()).hexdigest()[:24]
+    folder = Path(tempfile.gettempdir()) / f"mt-copier-mql-{os.getuid() if hasattr(os, 'getuid') else 0}"
+    program = folder / name
+    if program.exists():
+        return program
+    folder.mkdir(mode=0o700, exist_ok=True)
+    with tempfile.TemporaryDirectory() as work:
+        cpp, made = Path(work) / "expert.cpp", Path(work) / "expert"
+        cpp.write_text(body, encoding="utf-8")
+        command = [str(gxx()), *FLAGS, *flags, f"-D{platform}", str(cpp), "-o", str(made)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+        if done.returncode:
+            errors = [line for line in done.stderr.splitlines() if "error" in line]
+            raise BuildFailed("\n".join(errors[:20]) or done.stderr[-3000:])
+        shutil.copy(made, program.with_suffix(f".{os.getpid()}"))
+        program.with_suffix(f".{os.getpid()}").replace(program)
+    return program

@@ -1,0 +1,240 @@
+"""Puts a compiled Expert Advisor, in a process of its own, between a simulated broker and a bridge's gateway."""
+
+import asyncio
+import os
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from copier.clock import Clock
+from copier.gateway import GatewayFacts
+from copier.gateways.bridge import bridge_gateway
+from copier.gateways.bridge_files import FilesCarrier
+from copier.gateways.bridge_hub import BridgeHub
+from copier.gateways.carriers import Carrier, Link, LinkLost, NotSent
+from copier.gateways.paper_faults import NO_FAULT, Answer, Fault, Faults
+from copier.gateways.paper_server import PaperServer
+from copier.gateways.remote import RemoteGateway
+from copier.wire import Answer as Answered
+from copier.wire import decode_incoming, decode_request
+from tests.conftest import absent
+from tests.fakes.mt5_fake_terminal import FakeTerminal
+from tests.fakes.mt5_stage import OPERATIONS, misbehaving
+from tests.mql.build import MQL, build, gxx
+from tests.mql.terminal import Terminal5
+
+SECRET = "a secret of the tests"
+EXPERTS = {"mt5": MQL / "mt5" / "CopierBridge.mq5", "mt4": MQL / "mt4" / "CopierBridge.mq4"}
+
+
+class ShiftedClock:
+    """Real time, moved so that the test begins at a moment of our choice."""
+
+    def __init__(self, start_ms: int) -> None:
+        self.shift_ms = start_ms - time.time_ns() // 1_000_000
+
+    def now_ms(self) -> int:
+        return time.time_ns() // 1_000_000 + self.shift_ms
+
+
+class Expert:
+    """A running Expert Advisor."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self.process = process
+        self.said: list[str] = []
+        self._listener = asyncio.create_task(self._listen())
+
+    async def _listen(self) -> None:
+        assert self.process.stderr is not None
+        async for line in self.process.stderr:
+            self.said.append(line.decode().strip())
+
+    async def kill(self) -> None:
+        """End it at once, as a power failure would."""
+        if self.process.returncode is None:
+            self.process.kill()
+        await self.process.wait()
+        await self._listener
+
+
+@asynccontextmanager
+async def expert(
+    platform: str, terminal_port: int, folder: Path, *, clock: Clock, source: Path | None = None, **inputs: Any
+) -> AsyncIterator[Expert]:
+    """Run an Expert Advisor on a terminal that listens on a port; `inputs` are what a trader would enter."""
+    program = build(source or EXPERTS[platform])
+    environment = {
+        "MQL_TERMINAL_PORT": str(terminal_port),
+        "MQL_COMMON": str(folder),
+        "MQL_FILES": str(folder / "own"),
+        "MQL_CLOCK_SHIFT_MS": str(getattr(clock, "shift_ms", 0)),
+        **{f"MQL_INPUT_{name}": str(value) for name, value in inputs.items()},
+    }
+    process = await asyncio.create_subprocess_exec(
+        str(program), env={"PATH": os.environ["PATH"], **environment}, stderr=asyncio.subprocess.PIPE
+    )
+    running = Expert(process)
+    try:
+        yield running
+    finally:
+        await running.kill()
+
+
+class FaultyLink:
+    """A link on which happens what a paper gateway's faults say, while the terminal behind it misbehaves."""
+
+    def __init__(self, link: Link, terminal: Any, faults: Faults) -> None:
+        self._link = link
+        self._terminal = terminal
+        self._faults = faults
+        self._calls: dict[int, tuple[Fault, ExitStack]] = {}
+        self._late: set[asyncio.Task[None]] = set()
+        self._held: asyncio.Queue[bytes] = asyncio.Queue()
+        self._reader: asyncio.Task[bytes] | None = None
+
+    async def send(self, frame: bytes) -> None:
+        request = decode_request(frame)
+        operation = OPERATIONS.get(request.op)
+        fault = self._faults.take(operation) if operation else NO_FAULT
+        if fault.not_sent or self._faults.offline:
+            raise NotSent("the terminal is not connected")
+        await asyncio.sleep(fault.send_delay_s + fault.execute_delay_s)
+        if fault.answer is Answer.NEVER and not fault.executed:
+            return
+        stack = ExitStack()
+        stack.enter_context(misbehaving(self._terminal, operation, fault))
+        self._calls[request.id] = fault, stack
+        await self._link.send(frame)
+
+    async def receive(self) -> bytes:
+        while True:
+            held = asyncio.ensure_future(self._held.get())
+            self._reader = self._reader or asyncio.ensure_future(self._link.receive())
+            try:
+                await asyncio.wait({held, self._reader}, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                if not held.done():
+                    held.cancel()
+            if held.done() and not held.cancelled():
+                return held.result()
+            reader, self._reader = self._reader, None
+            frame = await reader
+            incoming = decode_incoming(frame)
+            if not isinstance(incoming, Answered) or incoming.id not in self._calls:
+                return frame
+            fault, stack = self._calls.pop(incoming.id)
+            stack.close()
+            if fault.answer is Answer.LOST:
+                raise LinkLost("the connection broke after the request had left")
+            if fault.answer is Answer.NEVER:
+                continue
+            if not fault.answer_delay_s:
+                return frame
+            task = asyncio.create_task(self._later(frame, fault.answer_delay_s))
+            self._late.add(task)
+            task.add_done_callback(self._late.discard)
+
+    async def _later(self, frame: bytes, delay_s: float) -> None:
+        await asyncio.sleep(delay_s)
+        self._held.put_nowait(frame)
+
+    def overdue(self) -> None:
+        self._link.overdue()
+
+    async def close(self) -> None:
+        for _, stack in self._calls.values():
+            stack.close()
+        self._calls.clear()
+        tasks = [*self._late, *([self._reader] if self._reader else [])]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._link.close()
+
+
+class FaultyCarrier:
+    """Makes such links out of another carrier's."""
+
+    def __init__(self, carrier: Carrier, terminal: Any, faults: Faults) -> None:
+        self._carrier = carrier
+        self._terminal = terminal
+        self._faults = faults
+
+    async def connect(self) -> Link:
+        return FaultyLink(await self._carrier.connect(), self._terminal, self._faults)
+
+    async def close(self) -> None:
+        await self._carrier.close()
+
+
+NO_GXX = "g++ is not installed: the Expert Advisors cannot be compiled (Debian, Ubuntu: apt install g++)"
+LOGIN = 5001
+MONDAY_NOON_MS = 1_704_715_200_000
+FACTS = GatewayFacts(kind="bridge", settle_s=1.0, call_timeout_s=4.0)
+INPUTS = {"Secret": SECRET, "TimerMs": 2, "WatchMs": 20, "RetryMs": 20}
+TCP, FILES = 0, 1
+
+
+@asynccontextmanager
+async def tcp_bridge(
+    server: PaperServer, clock: Clock, faults: Faults, folder: Path, **inputs: Any
+) -> AsyncIterator[tuple[RemoteGateway, Expert]]:
+    """Make a gateway to a MetaTrader 5 terminal whose Expert Advisor dials in over TCP."""
+    terminal = mt5_terminal(server, faults)
+    hub = BridgeHub(port=0, clock=clock)
+    account = f"{LOGIN}@{server.name}"
+    carrier = hub.carrier(account, SECRET)
+    # The port must be known before the Expert Advisor starts.
+    await hub.take_seat(carrier.seat)
+    gateway = bridge_gateway(FaultyCarrier(carrier, terminal, faults), FACTS, account, clock=clock, open_timeout_s=2.0)
+    async with Terminal5(terminal) as host:
+        more = {**INPUTS, "Port": hub.port, "Carrier": TCP, **inputs}
+        async with expert("mt5", host.port, folder, clock=clock, **more) as running:
+            try:
+                yield gateway, running
+            finally:
+                await gateway.close()
+
+
+@asynccontextmanager
+async def files_bridge(
+    server: PaperServer, clock: Clock, faults: Faults, folder: Path, platform: str = "mt5", **inputs: Any
+) -> AsyncIterator[tuple[RemoteGateway, Expert]]:
+    """Make a gateway to a terminal whose Expert Advisor leaves files."""
+    terminal = mt5_terminal(server, faults)
+    account = f"{LOGIN}@{server.name}"
+    carrier = FilesCarrier(folder, account, SECRET, clock=clock, poll_s=0.002)
+    gateway = bridge_gateway(FaultyCarrier(carrier, terminal, faults), FACTS, account, clock=clock, open_timeout_s=2.0)
+    more = {**INPUTS, "Carrier": FILES, **inputs}
+    async with Terminal5(terminal) as host, expert(platform, host.port, folder, clock=clock, **more) as running:
+        try:
+            yield gateway, running
+        finally:
+            await gateway.close()
+
+
+def mt5_terminal(server: PaperServer, faults: Faults) -> FakeTerminal:
+    """Return a terminal whose lists lag as the faults say."""
+    terminal = FakeTerminal(server=server, login=LOGIN, selected={"EURUSD"})
+    faults.lag_listeners.append(lambda: terminal.start_lag(faults.visibility_lag_ms / 1000))
+    return terminal
+
+
+Bridges = Callable[[PaperServer, Clock, Faults, Path], AbstractAsyncContextManager[tuple[RemoteGateway, Expert]]]
+
+
+def bridges(platform: str, carrier: str) -> Bridges:
+    """Return what puts a bridge of one kind in front of a broker."""
+    if carrier == "tcp":
+        return tcp_bridge
+    return partial(files_bridge, platform=platform)
+
+
+def need_gxx() -> None:
+    """Skip a test that compiles where nothing can; where everything must be there, fail it."""
+    if gxx() is None:
+        absent(NO_GXX)

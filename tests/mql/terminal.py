@@ -1,0 +1,168 @@
+"""Plays the terminal for a compiled Expert Advisor: what it asks by MQL's functions is answered by the simulated broker."""
+
+import asyncio
+import json
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+from tests.fakes.fake_metatrader5 import FakeMetaTrader5, FakeTerminal, Hung
+
+ACCOUNT = (
+    "login", "trade_mode", "leverage", "margin_mode", "trade_allowed", "trade_expert", "balance", "credit", "profit", "equity",
+    "margin", "margin_free", "margin_level", "name", "server", "currency", "company",
+)  # fmt: skip
+SYMBOL = (
+    "select", "digits", "trade_stops_level", "trade_freeze_level", "trade_mode", "trade_exemode", "filling_mode",
+    "trade_calc_mode", "bid", "ask", "point", "trade_tick_size", "trade_tick_value", "trade_tick_value_loss",
+    "trade_contract_size", "volume_min", "volume_step", "volume_max", "volume_limit", "trade_tick_value_profit",
+    "currency_base", "currency_profit", "currency_margin",
+)  # fmt: skip
+POSITION = (
+    "ticket", "identifier", "type", "time_msc", "magic", "volume", "price_open", "price_current", "sl", "tp", "profit", "swap",
+    "symbol", "comment",
+)  # fmt: skip
+DEAL = (
+    "ticket", "order", "position_id", "type", "entry", "time_msc", "magic", "reason", "volume", "price", "commission", "fee",
+    "swap", "profit", "symbol", "comment",
+)  # fmt: skip
+RESULT = ("retcode", "deal", "order", "volume", "price", "bid", "ask", "comment", "request_id")
+FLOATS = ("volume", "price", "sl", "tp")
+TEXTS = ("symbol", "comment")
+Rows = list[list[str]]
+
+
+def row(raw: Any, names: tuple[str, ...]) -> list[str]:
+    return [_text(getattr(raw, name)) for name in names]
+
+
+def _text(value: Any) -> str:
+    return str(int(value)) if isinstance(value, bool) else repr(value) if isinstance(value, float) else str(value)
+
+
+class Host:
+    """A listener on the loopback that answers lines of JSON, one after the other."""
+
+    def __init__(self) -> None:
+        self._server: asyncio.Server | None = None
+        self._busy: set[asyncio.Task[None]] = set()
+        self.calls: list[list[str]] = []
+
+    @property
+    def port(self) -> int:
+        assert self._server is not None
+        port: int = self._server.sockets[0].getsockname()[1]
+        return port
+
+    async def __aenter__(self) -> "Host":
+        self._server = await asyncio.start_server(self._attend, "127.0.0.1", 0)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        assert self._server is not None
+        self._server.close()
+        for task in self._busy:
+            task.cancel()
+        await asyncio.gather(*self._busy, return_exceptions=True)
+
+    async def _attend(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._busy.add(task)
+        try:
+            while line := await reader.readline():
+                name, *args = json.loads(line)
+                try:
+                    rows = self.answer(name, args)
+                except Hung:
+                    await asyncio.Event().wait()
+                writer.write(json.dumps(rows).encode() + b"\n")
+                await writer.drain()
+        except (OSError, asyncio.CancelledError):
+            pass
+        finally:
+            self._busy.discard(task)
+            writer.close()
+            with suppress(OSError):
+                await writer.wait_closed()
+
+    def answer(self, name: str, args: list[str]) -> Rows:
+        raise NotImplementedError
+
+
+class Terminal5(Host):
+    """A MetaTrader 5 terminal, over the same fake that stands behind the MetaTrader5 package."""
+
+    def __init__(self, terminal: FakeTerminal, chart: str = "EURUSD") -> None:
+        super().__init__()
+        self.terminal = terminal
+        self._chart = chart
+        self._api: Any = FakeMetaTrader5(terminal)
+        self._api.initialize()
+
+    def answer(self, name: str, args: list[str]) -> Rows:
+        self.terminal.pass_time()
+        answer: Callable[..., Rows] = getattr(self, f"_{name}")
+        return answer(*args)
+
+    def _account(self, _: str) -> Rows:
+        if not self.terminal.server.online or self.terminal.login not in self.terminal.server.accounts:
+            return []
+        raw = self._api.account_info()
+        return [row(raw, ACCOUNT)] if raw else []
+
+    def _terminal(self, _: str) -> Rows:
+        terminal = self.terminal
+        connected = terminal.connected and terminal.server.online
+        return [[_text(connected), _text(terminal.algo_trading), "5200", "1"]]
+
+    def _time(self, _: str) -> Rows:
+        server = self.terminal.server
+        last_ms = max((quote.time_ms for quote in server.quotes.values()), default=0) + server.server_offset_s * 1000
+        return [[str(last_ms // 1000), str(server.now_ms() // 1000), self._chart]]
+
+    def _symbol(self, symbol: str) -> Rows:
+        raw = self._api.symbol_info(symbol)
+        return [row(raw, SYMBOL)] if raw else []
+
+    def _select(self, symbol: str) -> Rows:
+        return [[_text(self._api.symbol_select(symbol))]]
+
+    def _symbols(self) -> Rows:
+        return [sorted(self.terminal.server.symbols)]
+
+    def _tick(self, symbol: str) -> Rows:
+        raw = self._api.symbol_info_tick(symbol)
+        return [row(raw, ("time_msc", "bid", "ask"))] if raw else []
+
+    def _margin(self, side: str, symbol: str, lots: str, price: str) -> Rows:
+        margin = self._api.order_calc_margin(int(side), symbol, float(lots), float(price))
+        return [] if margin is None else [[_text(margin)]]
+
+    def _positions(self) -> Rows:
+        rows = self._api.positions_get()
+        return [[]] if rows is None else [row(raw, POSITION) for raw in rows]
+
+    def _orders_total(self, _: str) -> Rows:
+        return [[str(self._api.orders_total())]]
+
+    def _history(self, start: str, end: str) -> Rows:
+        return self._deals(self._api.history_deals_get(int(start), int(end)))
+
+    def _history_of(self, position: str) -> Rows:
+        return self._deals(self._api.history_deals_get(position=int(position)))
+
+    def _deals(self, raws: Any) -> Rows:
+        return [["0"]] if raws is None else [["1"], *(row(raw, DEAL) for raw in raws)]
+
+    def _past_order(self, ticket: str) -> Rows:
+        raws = self._api.history_orders_get(ticket=int(ticket))
+        return [row(raws[0], ("state", "volume_initial", "volume_current"))] if raws else []
+
+    def _order_send(self, *pairs: str) -> Rows:
+        given = dict(zip(pairs[::2], pairs[1::2], strict=True))
+        whole = {name: int(value) for name, value in given.items() if name not in (*FLOATS, *TEXTS)}
+        request = whole | {name: float(given[name]) for name in FLOATS} | {name: given[name] for name in TEXTS}
+        self.calls.append(["order_send", *pairs])
+        error, result = self.terminal.take_order(request)
+        return [] if error is not None else [row(result, RESULT)]
