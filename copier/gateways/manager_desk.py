@@ -3,6 +3,7 @@
 import contextlib
 import logging
 from collections.abc import Iterator
+from datetime import timedelta
 from decimal import Decimal
 from typing import Any, NamedTuple, Protocol
 
@@ -33,6 +34,7 @@ from copier.gateways.mt5_values import (
     filling_candidates,
     levels_are_allowed,
     pieces,
+    server_time,
 )
 from copier.gateways.serving import check_in_time
 from copier.model import (
@@ -380,8 +382,8 @@ class Orders:
 
     def _past_order(self, ticket: int) -> Any:
         """Return an order that is over without having been filled whole, None while it may still be."""
-        now_s = self._connection.pace.now_ms() // 1000
-        past, _, _ = self._connection.try_to("HistoryRequest", self._login, now_s - 2 * 86_400, now_s + 2 * 86_400)
+        now, around = server_time(self._connection.pace.now_ms()), timedelta(days=2)
+        past, _, _ = self._connection.try_to("HistoryRequest", self._login, now - around, now + around)
         for raw in past or ():
             if raw.Order == ticket and int(raw.State) in _DEAD_STATES:
                 return raw

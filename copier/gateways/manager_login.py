@@ -3,7 +3,7 @@
 Whatever a decision rests on is asked of the server: the package's caches may lag behind an answer.
 """
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -20,7 +20,7 @@ from copier.gateways.manager_values import (
     spec_of,
     tick_size_of,
 )
-from copier.gateways.mt5_values import MARGIN_MODES, number, server_seconds, server_time
+from copier.gateways.mt5_values import MARGIN_MODES, number, server_time
 from copier.model import (
     ZERO,
     Account,
@@ -42,7 +42,7 @@ from copier.model import (
 FIRST_TICK_S = 1.0
 TICKS_VALUED = 10_000
 """A tick's value is that of a move by so many, divided: the server rounds money to cents."""
-DAY_S = 86_400
+FIRST_DAY = datetime(1970, 1, 2, tzinfo=UTC)
 
 
 class ManagerLogin:
@@ -132,9 +132,10 @@ class ManagerLogin:
     def get_deals(self, since: datetime, position_id: int | None = None) -> tuple[Deal, ...]:
         """Return deals from `since` (server clock) on, oldest first, or all of one position; raise `Unavailable`."""
         self._connection.check(self.account)
-        beginning = server_seconds(since) if position_id is None else 0
+        # The package takes moments as MetaQuotes' examples give them, and asks each for its seconds since 1970.
+        beginning = max(since, FIRST_DAY) if position_id is None else FIRST_DAY
         # A day beyond the server's clock, whatever its time zone.
-        end = self._connection.pace.now_ms() // 1000 + 2 * DAY_S
+        end = server_time(self._connection.pace.now_ms()) + timedelta(days=2)
         raws = self._ask("DealRequest", self._login, beginning, end)
         self._connection.check(self.account)
         deals = (deal_of(raw) for raw in sorted(raws, key=lambda raw: (raw.TimeMsc, raw.Deal)))

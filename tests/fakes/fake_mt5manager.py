@@ -738,8 +738,8 @@ def _decimal(value: float) -> Decimal:
     return Decimal(f"{value:.15g}").normalize() if value else Decimal(0)
 
 
-def _seconds(moment: Any) -> float:
-    return moment.timestamp() if isinstance(moment, datetime) else float(moment)
+def _seconds(moment: datetime) -> float:
+    return moment.timestamp()
 
 
 __all__ = ["FakeMT5Manager", "FakeManagerServer", "OrderState", "RequestFault", "TradeMode"]
