@@ -30,6 +30,9 @@ PRICE_WAIT_S = 3.0
 """A symbol nobody has looked at may need a moment for its first price."""
 
 
+SYMBOLS_NAMED = 8
+
+
 class Weight(StrEnum):
     """How much a finding matters."""
 
@@ -247,6 +250,7 @@ async def _relation(
         return RelationReport(follower=follower, master=copy.master)
     findings = list(_modes(theirs.report.account, ours.report.account, copy))
     held = {position.symbol for position in theirs.positions.positions} if theirs.positions else set()
+    findings += _offered(theirs.catalogue, ours.catalogue, copy)
     found: dict[str, str] = {}
     for symbol in sorted(held | set(copy.symbols.map)):
         spec = (theirs.catalogue or {}).get(symbol)
@@ -277,6 +281,19 @@ def _modes(master: Account, follower: Account, copy: CopySettings) -> Iterator[F
         )
     if master.margin_mode is netting and follower.margin_mode is not netting:
         yield _hint("netting_to_hedging", "what the master adds to one position becomes several positions at the follower")
+
+
+def _offered(
+    theirs: Mapping[str, SymbolSpec] | None, ours: dict[str, SymbolSpec] | None, copy: CopySettings
+) -> Iterator[Finding]:
+    """Say which of all the master's symbols would not be copied, where both brokers list theirs."""
+    if theirs is None or ours is None:
+        return
+    names = {symbol: follower_symbol(symbol, copy.symbols, spec, ours) for symbol, spec in theirs.items()}
+    missing = sorted(symbol for symbol, name in names.items() if isinstance(name, Refused) and name.code != "symbol_denied")
+    if missing:
+        some = ", ".join(missing[:SYMBOLS_NAMED]) + (", ..." if len(missing) > SYMBOLS_NAMED else "")
+        yield _hint("not_offered", f"of the master's {len(theirs)} symbols {len(missing)} have no counterpart here: {some}", _MAP)
 
 
 async def _symbol(symbol: str, master: SymbolSpec | None, name: str, gateway: Gateway, copy: CopySettings) -> list[Finding]:

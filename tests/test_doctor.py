@@ -134,6 +134,17 @@ def test_a_symbol_the_master_holds_and_the_follower_lacks_must_be_mapped() -> No
     assert "set `symbols.map: {XAUUSD: ...}`" in words(diagnosis)
 
 
+def test_symbols_without_a_counterpart_are_named_though_nothing_is_open_in_them() -> None:
+    def ward() -> Ward:
+        ward = Ward()
+        del ward.ours.symbols["BTCUSD"]
+        return ward
+
+    _, diagnosis = examined(ward)
+    assert diagnosis.good
+    assert "of the master's 6 symbols 1 have no counterpart here: BTCUSD" in words(diagnosis)
+
+
 def test_a_denied_symbol_is_no_mistake() -> None:
     def ward() -> Ward:
         ward = Ward(relation=", symbols: {deny: [XAUUSD]}")
