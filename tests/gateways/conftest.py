@@ -249,6 +249,7 @@ KINDS: dict[str, Kind] = {
         can=ALL - {"switched account", "magic", "caller's price"},
     ),
     "bridge-mt5-tcp": _bridge_kind("mt5", "tcp", _MT5_MODES, frozenset({"link faults", "caller's price"})),
+    "bridge-mt4-files": _bridge_kind("mt4", "files", (MarginMode.MT4,), frozenset({"link faults", "caller's price"})),
     "bridge-mt5-files": _bridge_kind("mt5", "files", _MT5_MODES, frozenset({"link faults", "caller's price"})),
 }
 

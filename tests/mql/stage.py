@@ -24,7 +24,7 @@ from tests.conftest import absent
 from tests.fakes.mt5_fake_terminal import FakeTerminal
 from tests.fakes.mt5_stage import OPERATIONS, misbehaving
 from tests.mql.build import MQL, build, gxx
-from tests.mql.terminal import Terminal5
+from tests.mql.terminal import Terminal4, Terminal5
 
 SECRET = "a secret of the tests"
 EXPERTS = {"mt5": MQL / "mt5" / "CopierBridge.mq5", "mt4": MQL / "mt4" / "CopierBridge.mq4"}
@@ -210,7 +210,8 @@ async def files_bridge(
     carrier = FilesCarrier(folder, account, SECRET, clock=clock, poll_s=0.002)
     gateway = bridge_gateway(FaultyCarrier(carrier, terminal, faults), FACTS, account, clock=clock, open_timeout_s=2.0)
     more = {**INPUTS, "Carrier": FILES, **inputs}
-    async with Terminal5(terminal) as host, expert(platform, host.port, folder, clock=clock, **more) as running:
+    plays = Terminal4 if platform == "mt4" else Terminal5
+    async with plays(terminal) as host, expert(platform, host.port, folder, clock=clock, **more) as running:
         try:
             yield gateway, running
         finally:

@@ -4,9 +4,17 @@ import asyncio
 import json
 from collections.abc import Callable
 from contextlib import suppress
+from datetime import datetime
+from decimal import Decimal
 from typing import Any
 
+from copier.errors import Rejected
+from copier.gateways.paper_account import ClosedTicket
+from copier.gateways.paper_faults import Fault
+from copier.gateways.paper_orders import MarketOrder
+from copier.model import CalcMode, Deal, DealReason, DealType, Side
 from tests.fakes.fake_metatrader5 import FakeMetaTrader5, FakeTerminal, Hung
+from tests.fakes.mt5_fake_terminal import SIDES
 
 ACCOUNT = (
     "login", "trade_mode", "leverage", "margin_mode", "trade_allowed", "trade_expert", "balance", "credit", "profit", "equity",
@@ -166,3 +174,120 @@ class Terminal5(Host):
         self.calls.append(["order_send", *pairs])
         error, result = self.terminal.take_order(request)
         return [] if error is not None else [row(result, RESULT)]
+
+
+MARKET = {
+    11: "point", 12: "digits", 14: "trade_stops_level", 15: "trade_contract_size", 16: "trade_tick_value", 17: "trade_tick_size",
+    23: "volume_min", 24: "volume_step", 25: "volume_max", 33: "trade_freeze_level",
+}  # fmt: skip
+CALC_MODE, MARGIN_REQUIRED = 27, 32
+MT4_CALC_MODES = {CalcMode.FOREX: 0, CalcMode.CFD: 1, CalcMode.FUTURES: 2}
+BALANCE, CREDIT = 6, 7
+
+
+class Terminal4(Terminal5):
+    """A MetaTrader 4 terminal: orders instead of positions, errors instead of return codes."""
+
+    @property
+    def _login(self) -> int:
+        return self.terminal.login
+
+    def _market(self, symbol: str, mode: str) -> Rows:
+        server = self.terminal.server
+        raw = self._api.symbol_info(symbol)
+        if raw is None:
+            return []
+        spec = server.spec(self._login, symbol)
+        if int(mode) == CALC_MODE:
+            return [[str(MT4_CALC_MODES.get(spec.calc_mode, 0))]]
+        if int(mode) == MARGIN_REQUIRED:
+            return [[_text(float(spec.margin_per_lot or 0))]]
+        return [[_text(getattr(raw, MARKET[int(mode)]))]]
+
+    def _trades(self) -> Rows:
+        rows = self._api.positions_get()
+        return [[]] if rows is None else [self._open_row(raw) for raw in rows]
+
+    def _open_row(self, raw: Any) -> list[str]:
+        opened = str(raw.time)
+        values = (raw.ticket, raw.type, raw.symbol, raw.volume, raw.price_open, raw.price_current, raw.sl, raw.tp, raw.profit)
+        return [_text(value) for value in (*values, raw.swap, 0.0, raw.comment, raw.magic)] + [opened, "0"]
+
+    def _past(self) -> Rows:
+        if "history_deals_get" in self.terminal.fails:
+            return [[]]
+        moves = [_money_row(deal) for deal in self.terminal.account.deals if not deal.position_id]
+        return moves + [_closed_row(each) for each in self.terminal.account.closed_tickets]
+
+    def _ticket(self, ticket: str) -> Rows:
+        return [each for each in self._trades() + self._past() if each and each[0] == ticket][:1]
+
+    def _send(self, *args: str) -> Rows:
+        symbol, command, lots, price, slippage, stop, target, comment, magic = args
+        order = MarketOrder(
+            symbol=symbol,
+            side=SIDES[int(command)],
+            lots=_decimal(lots),
+            price=_decimal(price),
+            deviation=int(slippage),
+            stop_loss=_decimal(stop),
+            take_profit=_decimal(target),
+            magic=int(magic),
+            comment=comment,
+            reason=DealReason.EXPERT,
+        )
+        return self._traded(lambda fault: self.terminal.server.deal(self._login, order, fault).position)
+
+    def _close(self, ticket: str, lots: str, price: str, slippage: str) -> Rows:
+        more: dict[str, Any] = {"price": _decimal(price), "deviation": int(slippage), "reason": DealReason.EXPERT}
+
+        def close(fault: Fault) -> int:
+            return self.terminal.server.close(self._login, int(ticket), _decimal(lots), fault, **more).position
+
+        return self._traded(close)
+
+    def _modify(self, ticket: str, _: str, stop: str, target: str) -> Rows:
+        def modify(fault: Fault) -> int:
+            reason = DealReason.EXPERT
+            code = self.terminal.server.set_levels(
+                self._login, int(ticket), _decimal(stop), _decimal(target), reason=reason, fault=fault
+            )
+            return -code
+
+        return self._traded(modify)
+
+    def _traded(self, act: Callable[[Fault], int]) -> Rows:
+        """Return the error number and the ticket, or what a call is negative of, as MT4's error 1 of an unchanged order."""
+        self.calls.append(["traded"])
+        if not self.terminal.connected:
+            return [["6", "0"]]
+        try:
+            ticket = act(self.terminal.broker_fault)
+        except Rejected as refusal:
+            return [[str(refusal.code), "0"]]
+        return [["0", str(ticket)]] if ticket >= 0 else [[str(-ticket), "0"]]
+
+
+def _decimal(text: str) -> Decimal:
+    value = float(text)
+    return Decimal(repr(value)).normalize() if value else Decimal(0)
+
+
+def _seconds(moment: datetime) -> str:
+    return str(int(moment.timestamp()))
+
+
+def _money_row(deal: Deal) -> list[str]:
+    kind = CREDIT if deal.type is DealType.CREDIT else BALANCE
+    moment = _seconds(deal.time)
+    values = (deal.ticket, kind, "", 0.0, 0.0, 0.0, 0.0, 0.0, float(deal.profit), 0.0, 0.0, deal.comment, 0)
+    return [_text(value) for value in values] + [moment, moment]
+
+
+def _closed_row(closed: ClosedTicket) -> list[str]:
+    each = closed.position
+    numbers = (each.lots, each.open_price, closed.close_price, each.stop_loss, each.take_profit)
+    money = (closed.profit, each.swap, each.commission)
+    values = (each.ticket, 0 if each.side is Side.BUY else 1, each.symbol, *map(float, numbers), *map(float, money))
+    times = [str(each.open_ms // 1000), str(closed.close_ms // 1000)]
+    return [_text(value) for value in (*values, each.comment, each.magic)] + times
