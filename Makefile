@@ -7,7 +7,7 @@ PYTHON ?=
 LOCK := $(BIN)/uv pip compile pyproject.toml --quiet --all-extras --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-emit-find-links --no-annotate --no-header
 
-.PHONY: setup demo test test-servers test-slow check format reference lock clean help
+.PHONY: setup demo test test-servers bench test-slow check format reference lock clean help
 .DEFAULT_GOAL := help
 
 help: ## what there is to make
@@ -33,6 +33,9 @@ test-servers: setup ## the tests against real servers (Redis, PostgreSQL), which
 
 test-slow: setup ## the long shares: real child processes, three months replayed, many simulated histories
 	@$(BIN)/python -m pytest -m "slow and not server"
+
+bench: setup ## every measurement under benchmarks/, to the screen and to benchmarks/results/
+	@for each in $(notdir $(basename $(wildcard benchmarks/*.py))); do $(BIN)/python -m benchmarks.$$each || exit 1; done
 
 check: setup ## style, types on Linux and Windows, and the direction of imports
 	@$(BIN)/ruff check .

@@ -16,6 +16,8 @@ from copier.wire import FRAME_BYTES_MAX
 
 _SECRET_WORDS = ("PASSWORD", "SECRET", "TOKEN", "CREDENTIAL", "PRIVATE_KEY", "API_KEY")
 _LINE_MAX = 2_000
+_LAST_BREATH_S = 0.5
+"""How long a child may live after its end of the connection has closed. A signal to one just dying would take its exit code."""
 
 
 class LinkLost(CopierError):
@@ -155,8 +157,7 @@ class ChildLink:
         try:
             return await self._stream.receive()
         except LinkLost as error:
-            self._kill()
-            await self.process.wait()
+            await self._end_within(_LAST_BREATH_S)
             raise LinkLost(f"{error}: {self._obituary()}") from error
 
     def overdue(self) -> None:
@@ -169,15 +170,20 @@ class ChildLink:
         assert self.process.stdin is not None
         self.process.stdin.close()
         try:
-            async with asyncio.timeout(self._stop_s):
-                await self.process.wait()
-        except TimeoutError:
-            self._kill()
-            await self.process.wait()
+            await self._end_within(self._stop_s)
         finally:
             self._kill()
             self._listener.cancel()
             await asyncio.gather(self._listener, return_exceptions=True)
+
+    async def _end_within(self, seconds: float) -> None:
+        """Wait for the child's end, and kill it after so long."""
+        try:
+            async with asyncio.timeout(seconds):
+                await self.process.wait()
+        except TimeoutError:
+            self._kill()
+            await self.process.wait()
 
     def _kill(self) -> None:
         # Only the process itself: a terminal it started is not ours to end.
