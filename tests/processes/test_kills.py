@@ -1,9 +1,11 @@
 """Watcher, worker and Redis as real processes, killed under load: the end is the same as without."""
 
+import contextlib
 import json
 import os
 import random
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -78,6 +80,17 @@ class Engine:
         self.roles[role].send_signal(signal.SIGKILL)
         self.roles[role].wait()
 
+    def wait_until_following(self) -> None:
+        """Return once every follower has taken in its master's first snapshot."""
+        ends = time.monotonic() + 30
+        while time.monotonic() < ends:
+            with contextlib.suppress(sqlite3.Error), contextlib.closing(sqlite3.connect(self._folder / "ledger.db")) as ledger:
+                (read,) = ledger.execute("SELECT count(*) FROM readings").fetchone()
+                if read == len(FOLLOWERS):
+                    return
+            time.sleep(0.1)
+        pytest.fail("not following after 30 s\n" + self.log("follow") + self.log("watch"))
+
     def stop(self) -> None:
         for process in self.roles.values():
             process.kill()
@@ -139,13 +152,13 @@ def engine(needs_redis: RedisServer, broker: Broker, tmp_path: Path) -> Iterator
     processes = Engine(needs_redis, broker, tmp_path)
     processes.start("watch")
     processes.start("follow")
+    processes.wait_until_following()
     yield processes
     processes.stop()
 
 
 @pytest.mark.timeout(90)
 def test_separate_processes_copy_like_one(engine: Engine, broker: Broker) -> None:
-    time.sleep(2.0)
     broker.say("trade 1 6")
     assert broker.hear()["traded"] > 20
     assert settled(broker, 20) == [], engine.log("follow")
@@ -156,7 +169,6 @@ def test_separate_processes_copy_like_one(engine: Engine, broker: Broker) -> Non
 def test_a_kill_of_each_process_at_three_random_points_changes_nothing(
     engine: Engine, broker: Broker, needs_redis: RedisServer, seed: int
 ) -> None:
-    time.sleep(2.0)
     rng = random.Random(seed)
     broker.say(f"trade {seed} 20")
     kills = [*["watch"] * 3, *["follow"] * 3, *["redis"] * 3]
