@@ -8,7 +8,6 @@ from copier.wire import TRADING, decode_request
 
 PING = b'{"ping":1}'
 PING_S = 2.0
-ALIVE = b'{"push":"alive"}'
 
 
 class BridgeLink:
@@ -33,19 +32,16 @@ class BridgeLink:
         return b'{"command":"%s.%d",' % (self._life.encode(), request.id) + frame[1:]
 
     async def receive(self) -> bytes:
-        """Return the next frame that is more than a sign of life; raise `LinkLost` when no more will come."""
-        while True:
-            try:
-                async with asyncio.timeout(self._silence_s):
-                    frame = await self._link.receive()
-            except TimeoutError:
-                self.over = True
-                raise LinkLost(f"nothing was heard from the Expert Advisor for {self._silence_s:g} s") from None
-            except LinkLost:
-                self.over = True
-                raise
-            if frame != ALIVE:
-                return frame
+        """Return the next frame; raise `LinkLost` when no more will come, or none has for too long."""
+        try:
+            async with asyncio.timeout(self._silence_s):
+                return await self._link.receive()
+        except TimeoutError:
+            self.over = True
+            raise LinkLost(f"nothing was heard from the Expert Advisor for {self._silence_s:g} s") from None
+        except LinkLost:
+            self.over = True
+            raise
 
     def overdue(self) -> None:
         """Keep the connection: the terminal may only be slow."""

@@ -43,10 +43,23 @@ class ShiftedClock:
 class Expert:
     """A running Expert Advisor."""
 
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
-        self.process = process
+    process: asyncio.subprocess.Process
+
+    def __init__(self, program: Path, environment: dict[str, str]) -> None:
         self.said: list[str] = []
+        self._program = program
+        self._environment = environment
+        self._listener: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        pipe = asyncio.subprocess.PIPE
+        self.process = await asyncio.create_subprocess_exec(str(self._program), env=self._environment, stderr=pipe)
         self._listener = asyncio.create_task(self._listen())
+
+    async def restart(self) -> None:
+        """Kill it and start it again, as after a power failure."""
+        await self.kill()
+        await self.start()
 
     async def _listen(self) -> None:
         assert self.process.stderr is not None
@@ -54,30 +67,29 @@ class Expert:
             self.said.append(line.decode().strip())
 
     async def kill(self) -> None:
-        """End it at once, as a power failure would."""
+        """End it at once."""
         if self.process.returncode is None:
             self.process.kill()
         await self.process.wait()
-        await self._listener
+        if self._listener is not None:
+            await self._listener
 
 
 @asynccontextmanager
 async def expert(
-    platform: str, terminal_port: int, folder: Path, *, clock: Clock, source: Path | None = None, **inputs: Any
+    platform: str, host: Terminal5 | None, folder: Path, *, clock: Clock, source: Path | None = None, **inputs: Any
 ) -> AsyncIterator[Expert]:
-    """Run an Expert Advisor on a terminal that listens on a port; `inputs` are what a trader would enter."""
+    """Run an Expert Advisor on what plays its terminal; `inputs` are what a trader would enter."""
     program = build(source or EXPERTS[platform])
     environment = {
-        "MQL_TERMINAL_PORT": str(terminal_port),
+        "MQL_TERMINAL_PORT": str(host.port if host else 0),
         "MQL_COMMON": str(folder),
         "MQL_FILES": str(folder / "own"),
         "MQL_CLOCK_SHIFT_MS": str(getattr(clock, "shift_ms", 0)),
-        **{f"MQL_INPUT_{name}": str(value) for name, value in inputs.items()},
+        **{name if name.startswith("MQL_") else f"MQL_INPUT_{name}": str(value) for name, value in inputs.items()},
     }
-    process = await asyncio.create_subprocess_exec(
-        str(program), env={"PATH": os.environ["PATH"], **environment}, stderr=asyncio.subprocess.PIPE
-    )
-    running = Expert(process)
+    running = Expert(program, {"PATH": os.environ["PATH"], **environment})
+    await running.start()
     try:
         yield running
     finally:
@@ -193,7 +205,7 @@ async def tcp_bridge(
     gateway = bridge_gateway(FaultyCarrier(carrier, terminal, faults), FACTS, account, clock=clock, open_timeout_s=2.0)
     async with Terminal5(terminal) as host:
         more = {**INPUTS, "Port": hub.port, "Carrier": TCP, **inputs}
-        async with expert("mt5", host.port, folder, clock=clock, **more) as running:
+        async with expert("mt5", host, folder, clock=clock, **more) as running:
             try:
                 yield gateway, running
             finally:
@@ -211,7 +223,7 @@ async def files_bridge(
     gateway = bridge_gateway(FaultyCarrier(carrier, terminal, faults), FACTS, account, clock=clock, open_timeout_s=2.0)
     more = {**INPUTS, "Carrier": FILES, **inputs}
     plays = Terminal4 if platform == "mt4" else Terminal5
-    async with plays(terminal) as host, expert(platform, host.port, folder, clock=clock, **more) as running:
+    async with plays(terminal) as host, expert(platform, host, folder, clock=clock, **more) as running:
         try:
             yield gateway, running
         finally:

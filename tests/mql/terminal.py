@@ -104,6 +104,8 @@ class Terminal5(Host):
     def __init__(self, terminal: FakeTerminal, chart: str = "EURUSD") -> None:
         super().__init__()
         self.terminal = terminal
+        self.answers_orders = True
+        """False: an order is executed and its call never returns."""
         self._chart = chart
         self._api: Any = FakeMetaTrader5(terminal)
         self._api.initialize()
@@ -173,6 +175,8 @@ class Terminal5(Host):
         request = whole | {name: float(given[name]) for name in FLOATS} | {name: given[name] for name in TEXTS}
         self.calls.append(["order_send", *pairs])
         error, result = self.terminal.take_order(request)
+        if not self.answers_orders:
+            raise Hung
         return [] if error is not None else [row(result, RESULT)]
 
 

@@ -1,0 +1,353 @@
+"""Our Expert Advisors as running programs: what they remember when killed, what they refuse, how they come back."""
+
+import asyncio
+import json
+import signal
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from copier.errors import OutcomeUnknown, Reason, Rejected, Unavailable
+from copier.gateways.bridge_greeting import proof_of, read_hello
+from copier.gateways.paper_account import PaperAccount
+from copier.gateways.paper_faults import Faults
+from copier.gateways.paper_server import PaperServer
+from copier.gateways.remote import RemoteGateway
+from copier.model import CloseRequest, MarginMode, Permit, Side, TradeRequest, TradeResult
+from copier.wire import Op, encode_request
+from tests.mql.stage import (
+    INPUTS,
+    LOGIN,
+    MONDAY_NOON_MS,
+    SECRET,
+    Expert,
+    ShiftedClock,
+    bridges,
+    expert,
+    mt5_terminal,
+    need_gxx,
+)
+from tests.mql.terminal import Terminal5
+
+pytestmark = pytest.mark.server
+KINDS = [("mt5", "tcp"), ("mt5", "files"), ("mt4", "files")]
+on_every_kind = pytest.mark.parametrize(("platform", "carrier"), [pytest.param(*kind, id="-".join(kind)) for kind in KINDS])
+
+
+@dataclass(kw_only=True)
+class Scene:
+    clock: ShiftedClock
+    server: PaperServer
+    faults: Faults
+    folder: Path
+    gateway: RemoteGateway
+    expert: Expert
+
+    @property
+    def account(self) -> PaperAccount:
+        return self.server.accounts[LOGIN]
+
+    def permit(self, token: int = 1, within_s: float = 60) -> Permit:
+        return Permit(token=token, not_after_ms=self.clock.now_ms() + round(within_s * 1000))
+
+    async def open(self, lots: str = "0.30", symbol: str = "EURUSD", token: int = 1, **more: Any) -> TradeResult:
+        request = TradeRequest(symbol=symbol, action=Side.BUY, lots=Decimal(lots), **more)
+        return await self.gateway.execute_trade(request, self.permit(token))
+
+
+def broker(clock: ShiftedClock, platform: str = "mt5") -> PaperServer:
+    server = PaperServer("Broker-Demo", clock=clock, server_offset_s=7200)
+    server.add_account(PaperAccount(LOGIN, margin_mode=MarginMode.MT4 if platform == "mt4" else MarginMode.HEDGING))
+    server.set_quote("EURUSD", "1.10000", "1.10010")
+    server.set_quote("XAUUSD", "2650.50", "2650.80")
+    return server
+
+
+@asynccontextmanager
+async def scene(platform: str, carrier: str, **inputs: Any) -> AsyncIterator[Scene]:
+    need_gxx()
+    clock = ShiftedClock(MONDAY_NOON_MS)
+    server, faults = broker(clock, platform), Faults()
+    with tempfile.TemporaryDirectory() as name:
+        async with bridges(platform, carrier)(server, clock, faults, Path(name), **inputs) as (gateway, running):
+            await gateway.open()
+            yield Scene(clock=clock, server=server, faults=faults, folder=Path(name), gateway=gateway, expert=running)
+
+
+# what the trader's inputs allow
+
+
+@on_every_kind
+async def test_the_inputs_cap_lots_whatever_the_frames_say(platform: str, carrier: str) -> None:
+    async with scene(platform, carrier, LotsMax="0.20") as world:
+        with pytest.raises(Rejected, match=r"LotsMax allows 0\.2 lots, not 0\.3") as caught:
+            await world.open("0.30")
+        assert caught.value.reason is Reason.LIMIT
+        assert (await world.open("0.20")).lots == Decimal("0.20")
+
+
+@on_every_kind
+async def test_the_inputs_cap_symbols_for_opens_and_never_for_closes(platform: str, carrier: str) -> None:
+    async with scene(platform, carrier, Symbols="XAUUSD,EURUSDX") as world:
+        with pytest.raises(Rejected, match="Symbols does not list EURUSD"):
+            await world.open()
+        world.server.buy(LOGIN, "EURUSD", "0.10")
+        (position,) = (await world.gateway.get_positions()).positions
+        await world.gateway.close_position(CloseRequest(ticket=position.ticket), world.permit())
+        assert not world.account.positions
+
+
+async def test_a_short_secret_does_not_start() -> None:
+    need_gxx()
+    clock = ShiftedClock(MONDAY_NOON_MS)
+    with tempfile.TemporaryDirectory() as name:
+        async with expert("mt5", None, Path(name), clock=clock, **{**INPUTS, "Secret": "too short"}) as running:
+            assert await asyncio.wait_for(running.process.wait(), 5) == 3
+
+
+async def test_an_engine_that_does_not_know_the_secret_gets_no_frame_answered() -> None:
+    async with listening() as (world, meet):
+        line = await meet(secret="another secret of the tests")
+        await line.gone()
+        assert any("does not know this account's secret" in said for said in world.expert.said)
+
+
+# comments and texts
+
+
+@on_every_kind
+async def test_a_text_beyond_ascii_comes_back_as_it_was(platform: str, carrier: str) -> None:
+    async with scene(platform, carrier) as world:
+        await world.open(comment='Gr\u00f6\u00dfe "\u20ac" \\')
+        (position,) = (await world.gateway.get_positions()).positions
+        assert position.comment == 'Gr\u00f6\u00dfe "\u20ac" \\'
+
+
+@on_every_kind
+async def test_hundreds_of_positions_arrive_whole(platform: str, carrier: str) -> None:
+    async with scene(platform, carrier) as world:
+        world.account.balance = Decimal(10_000_000)
+        tickets = {world.server.buy(LOGIN, "EURUSD", "0.01").position for _ in range(300)}
+        listed = (await world.gateway.get_positions()).positions
+        assert {each.ticket for each in listed} == tickets
+
+
+async def test_frames_cut_into_single_bytes_are_read_all_the_same() -> None:
+    async with scene("mt5", "tcp", MQL_SOCKET_CHUNK=1) as world:
+        await world.open(comment="\u20ac")
+        (position,) = (await world.gateway.get_positions()).positions
+        assert position.comment == "\u20ac"
+
+
+# coming back
+
+
+@on_every_kind
+async def test_a_restarted_expert_advisor_is_taken_back_and_knows_the_owners_token(platform: str, carrier: str) -> None:
+    async with scene(platform, carrier) as world:
+        await world.open(token=5)
+        await world.expert.restart()
+        await connected(world.gateway)
+        with pytest.raises(Rejected) as caught:
+            await world.open(token=4)
+        assert caught.value.reason is Reason.STALE_TOKEN
+        assert len(world.account.positions) == 1
+        await world.open(token=5)
+
+
+@on_every_kind
+async def test_a_killed_expert_advisor_makes_reads_unavailable_and_an_order_under_way_unknown(
+    platform: str, carrier: str
+) -> None:
+    async with scene(platform, carrier) as world:
+        world.expert.process.send_signal(signal.SIGSTOP)
+        order = asyncio.ensure_future(world.open())
+        await asyncio.sleep(0.2)
+        await world.expert.kill()
+        with pytest.raises(OutcomeUnknown):
+            await order
+        with pytest.raises(Unavailable):
+            await world.gateway.get_positions()
+
+
+async def connected(gateway: RemoteGateway) -> None:
+    """Wait until the old link is given up and a new one is there."""
+    lost = False
+    for _ in range(1000):
+        lost = lost or not gateway.connected
+        if lost and gateway.connected:
+            return
+        await asyncio.sleep(0.01)
+    raise AssertionError("the Expert Advisor did not come back")
+
+
+# commands
+
+
+class Line:
+    """The engine's end of one socket, by hand."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader = reader
+        self.writer = writer
+
+    async def hear(self) -> dict[str, Any]:
+        while True:
+            line = await asyncio.wait_for(self.reader.readline(), 5)
+            if not line:
+                raise ConnectionError
+            frame: dict[str, Any] = json.loads(line)
+            if "push" not in frame:
+                return frame
+
+    def say(self, frame: dict[str, Any]) -> None:
+        self.writer.write(json.dumps(frame).encode() + b"\n")
+
+    async def gone(self) -> None:
+        with pytest.raises(ConnectionError):
+            while True:
+                await self.hear()
+
+    async def ask(self, command: str, op: Op, params: Any, permit: Permit) -> dict[str, Any]:
+        self.say({**json.loads(encode_request(7, op, params, permit)), "command": command})
+        return await self.hear()
+
+
+@dataclass(kw_only=True)
+class Bare:
+    clock: ShiftedClock
+    server: PaperServer
+    host: Terminal5
+    expert: Expert
+
+
+@asynccontextmanager
+async def listening(**inputs: Any) -> AsyncIterator[Any]:
+    """Play the engine by hand: `meet` takes the next connection and greets it."""
+    need_gxx()
+    clock = ShiftedClock(MONDAY_NOON_MS)
+    server = broker(clock)
+    lines: asyncio.Queue[Line] = asyncio.Queue()
+
+    async def attend(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        lines.put_nowait(Line(reader, writer))
+
+    taken = []
+
+    async def meet(secret: str = SECRET) -> Line:
+        line = await asyncio.wait_for(lines.get(), 5)
+        taken.append(line)
+        hello = read_hello((await line.reader.readline()).strip())
+        both = f"{hello.account}|{hello.nonce}|{'0f' * 16}"
+        line.say({"challenge": "0f" * 16, "nonce": hello.nonce, "proof": proof_of(secret, f"engine|{both}")})
+        if secret == SECRET:
+            assert (await line.hear())["proof"] == proof_of(SECRET, f"terminal|{both}")
+            line.say({"welcome": True})
+        return line
+
+    engine = await asyncio.start_server(attend, "127.0.0.1", 0)
+    port = engine.sockets[0].getsockname()[1]
+    with tempfile.TemporaryDirectory() as folder:
+        host = Terminal5(mt5_terminal(server, Faults()))
+        more = {**INPUTS, "Port": port, **inputs}
+        async with host, expert("mt5", host, Path(folder), clock=clock, **more) as running:
+            yield Bare(clock=clock, server=server, host=host, expert=running), meet
+    engine.close()
+    while not lines.empty():
+        taken.append(lines.get_nowait())
+    for line in taken:
+        line.writer.close()
+
+
+BUY = TradeRequest(symbol="EURUSD", action=Side.BUY, lots=Decimal("0.30"))
+
+
+async def test_a_command_said_twice_is_executed_once_and_answered_twice_the_same() -> None:
+    async with listening() as (world, meet):
+        line = await meet()
+        permit = Permit(token=1, not_after_ms=world.clock.now_ms() + 60_000)
+        first = await line.ask("life.1", Op.EXECUTE_TRADE, BUY, permit)
+        assert first["success"]
+        assert await line.ask("life.1", Op.EXECUTE_TRADE, BUY, permit) == first
+        assert len(world.server.accounts[LOGIN].positions) == 1
+        await line.ask("life.2", Op.EXECUTE_TRADE, BUY, permit)
+        assert len(world.server.accounts[LOGIN].positions) == 2
+
+
+async def test_a_command_is_remembered_by_an_expert_advisor_that_was_killed_and_started_again() -> None:
+    async with listening() as (world, meet):
+        line = await meet()
+        permit = Permit(token=1, not_after_ms=world.clock.now_ms() + 60_000)
+        first = await line.ask("life.1", Op.EXECUTE_TRADE, BUY, permit)
+        await world.expert.restart()
+        line = await meet()
+        assert await line.ask("life.1", Op.EXECUTE_TRADE, BUY, permit) == first
+        assert len(world.server.accounts[LOGIN].positions) == 1
+
+
+async def test_a_command_whose_execution_was_cut_off_is_unknown_and_never_executed_again() -> None:
+    async with listening() as (world, meet):
+        line = await meet()
+        permit = Permit(token=1, not_after_ms=world.clock.now_ms() + 60_000)
+        world.host.answers_orders = False
+        line.say({**json.loads(encode_request(7, Op.EXECUTE_TRADE, BUY, permit)), "command": "life.1"})
+        for _ in range(500):
+            if world.server.accounts[LOGIN].positions:
+                break
+            await asyncio.sleep(0.01)
+        await world.expert.restart()
+        world.host.answers_orders = True
+        answer = await (await meet()).ask("life.1", Op.EXECUTE_TRADE, BUY, permit)
+        assert (answer["success"], answer["outcome"]) == (False, "unknown")
+        assert len(world.server.accounts[LOGIN].positions) == 1
+
+
+@pytest.mark.parametrize("missing", ["command", "permit"])
+async def test_a_trading_frame_without_name_or_permit_does_nothing(missing: str) -> None:
+    async with listening() as (world, meet):
+        line = await meet()
+        permit = Permit(token=1, not_after_ms=world.clock.now_ms() + 60_000)
+        frame = {**json.loads(encode_request(7, Op.EXECUTE_TRADE, BUY, permit)), "command": "life.1"}
+        del frame[missing]
+        line.say(frame)
+        answer = await line.hear()
+        assert (answer["success"], answer["outcome"]) == (False, "invalid")
+        assert not world.server.accounts[LOGIN].positions
+
+
+async def test_a_line_that_is_no_frame_is_answered_and_the_next_one_works() -> None:
+    async with listening() as (world, meet):
+        line = await meet()
+        line.writer.write(b"\xff{nonsense\n")
+        assert (await line.hear())["outcome"] == "invalid"
+        permit = Permit(token=1, not_after_ms=world.clock.now_ms() + 60_000)
+        assert (await line.ask("life.1", Op.EXECUTE_TRADE, BUY, permit))["success"]
+
+
+async def test_an_unknown_operation_is_invalid() -> None:
+    async with listening() as (_, meet):
+        line = await meet()
+        line.say({"id": 3, "op": "withdraw", "params": {}})
+        answer = await line.hear()
+        assert (answer["id"], answer["outcome"]) == (3, "invalid")
+
+
+async def test_the_expert_advisor_gives_signs_of_life_and_hears_pings_without_a_word() -> None:
+    async with listening() as (_, meet):
+        line = await meet()
+        line.say({"ping": 1})
+        heard = json.loads(await asyncio.wait_for(line.reader.readline(), 5))
+        assert heard == {"push": "alive"}
+
+
+async def test_a_connection_that_ends_is_made_again() -> None:
+    async with listening() as (_, meet):
+        for _ in range(3):
+            line = await meet()
+            line.writer.close()
