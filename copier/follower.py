@@ -150,7 +150,9 @@ class Follower:
         self._wake.clear()
 
     def wake(self) -> None:
-        """Look again now: something outside changed, such as a control or a limit."""
+        """Look again now, without further pauses: something outside changed, such as a control or a limit."""
+        self._again.clear()
+        self.level_within(0.0)
         self._wake.set()
 
     async def _turn(self) -> None:
@@ -243,6 +245,7 @@ class Follower:
             self.memory.dirty[name] = None
             self._again[name] = (asyncio.get_running_loop().time() + self._reconcile_s, 0.0)
             return
+        done = False
         for _ in range(STEPS_MAX):
             link = self.memory.links[name]
             await self._opens.aim(link)
@@ -253,6 +256,7 @@ class Follower:
             steps = repairs(link, spec, self.standing.mode)
             if not steps:
                 break
+            done = True
             try:
                 if not await self._do(link, steps[0]):
                     break
@@ -262,7 +266,17 @@ class Follower:
             self._again.pop(name, None)
             self._complained.pop(name, None)
         if self.standing.mode is MarginMode.NETTING and self.memory.links[name].symbol:
-            await self.leveller.set_net_levels(self.memory.links[name].symbol)
+            done |= await self.leveller.set_net_levels(self.memory.links[name].symbol)
+        self._answer(name, done=done)
+
+    def _answer(self, name: LinkName, *, done: bool) -> None:
+        """Leave a receipt for a change of the master that asked for nothing here."""
+        link = self.memory.links[name]
+        if not done and (link.cut is not None or any(leg.living and leg.state is not LegState.OPEN for leg in link.legs)):
+            return  # It may still ask for something once what is on its way is certain.
+        event = self.memory.asked.pop(name, None)
+        if event is not None and not done:
+            self.memory.note(link, event, Verdict.SKIPPED, "nothing_to_do", message="nothing of the copy changes by it")
 
     async def _do(self, link: Link, step: Repair) -> bool:
         """Do one step; return whether the next may follow at once, without a fresh read."""

@@ -103,9 +103,12 @@ class Intake:
         link = self._memory.links.get(name)
         if link is None:
             if isinstance(event, Reduced | Modified):
+                self._not_copied(self._unseen(master, position), event, "its open was never seen here")
                 return
             link = Link(follower=self._memory.name, master=master, key=position.key, position=position, existing=existing)
         elif not link.wanted_open:
+            if not isinstance(event, Snapshot):
+                self._not_copied(link, event, f"its copy has ended: {link.reason}")
             return
         grew = position.lots_opened > link.position.lots_opened or name not in self._memory.links
         if grew:
@@ -114,23 +117,33 @@ class Intake:
         moved = (position.stop_loss, position.take_profit, position.open_price)
         if moved != (link.position.stop_loss, link.position.take_profit, link.position.open_price):
             self._memory.relevel.add(name)
-        if link.state in (LinkState.REFUSED, LinkState.SKIPPED) and not isinstance(event, Snapshot):
-            self._memory.note(
-                link, event_name(event), Verdict.SKIPPED, "not_copied", message=f"its open was not copied: {link.reason}"
-            )
+        if isinstance(event, Reduced | Modified | ScaledIn):
+            if link.state in (LinkState.REFUSED, LinkState.SKIPPED):
+                self._not_copied(link, event, f"its open was not copied: {link.reason}")
+            elif not isinstance(event, ScaledIn):
+                self._memory.asked[name] = event_name(event)
         self._memory.want(replace(link, position=position))
 
     def _unwant(self, master: str, position: MasterPosition, reason: str, event: Closed | Reversed | Snapshot) -> None:
         link = self._memory.links.get((master, position.key))
-        if link is None or not link.wanted_open:
+        if link is None:
+            self._not_copied(self._unseen(master, position), event, "its open was never seen here")
+            return
+        if not link.wanted_open:
+            self._not_copied(link, event, f"its copy has ended: {link.reason}")
             return
         if not any(leg.living for leg in link.legs):
-            self._memory.note(
-                link, event_name(event), Verdict.SKIPPED, "not_copied", message=f"nothing of it is open here: {link.reason}"
-            )
+            self._not_copied(link, event, f"nothing of it is open here: {link.reason}")
+        self._memory.asked.pop(link.name, None)
         stamps = Stamps(read_ms=event.read_ms, published_ms=event.published_ms, received_ms=self._memory.clock.now_ms())
         flat = replace(link.position, lots=ZERO)
         self._memory.want(replace(link, wanted_open=False, position=flat, reason=reason, stamps=stamps))
+
+    def _unseen(self, master: str, position: MasterPosition) -> Link:
+        return Link(follower=self._memory.name, master=master, key=position.key, position=position)
+
+    def _not_copied(self, link: Link, event: object, why: str) -> None:
+        self._memory.note(link, event_name(event), Verdict.SKIPPED, "not_copied", message=why)
 
 
 def event_name(event: object) -> str:

@@ -422,30 +422,33 @@ class Leveller:
         links = [*(li for li in self._follower.memory.living.values() if li.name != link.name), replace(link, legs=sent)]
         return net_levels(links, link.symbol, link.side)
 
-    async def set_net_levels(self, symbol: str) -> None:
-        """Bring the levels of a symbol's one position in line with those of our legs on its side."""
+    async def set_net_levels(self, symbol: str) -> bool:
+        """Bring the levels of a symbol's one position in line with those of our legs; return whether that took an order."""
         follower = self._follower
         links = [link for link in follower.memory.living.values() if link.symbol == symbol]
         if self._foreign.get(symbol) or not ours(links, symbol) or any(link.cut is not None for link in links):
-            return
+            return False
         if self._traded_ms.get(symbol, 0) >= self.book.began_ms:
             await self.level()
         position = self.book.position_of(symbol)
         if position is None:
-            return
+            return False
         wanted = net_levels([follower.links[link.name] for link in links], symbol, position.type)
         if wanted == (position.stop_loss, position.take_profit):
-            return
+            return False
         try:
             certain = await follower.orders.set_levels(position.ticket, *wanted)
         except NotDone as refusal:
             follower.complain_levels(links[0].name, refusal)
-            return
+            return True
         self.traded(symbol)
         if not certain:
             follower.put(links[0])  # To be compared with a fresh read, and set again if that shows them unset.
         else:
-            follower.note(links[0], "modify", Verdict.CHANGED, "levels_set", lots=position.lots, ticket=position.ticket)
+            asked = [link for link in links if follower.memory.asked.pop(link.name, None)] or links[:1]
+            for link in asked:
+                follower.note(link, "modify", Verdict.CHANGED, "levels_set", lots=position.lots, ticket=position.ticket)
+        return True
 
 
 def _uncertain(link: Link) -> bool:

@@ -52,6 +52,8 @@ class Memory:
         """Those of the links that the master has, or that may be open: what is looked at again and again."""
         self.dirty: dict[LinkName, None] = {}
         """Links that may want something, in the order in which they came to want it."""
+        self.asked: dict[LinkName, str] = {}
+        """Changes of copied positions that have no receipt yet, by the event's name."""
         self.relevel: set[LinkName] = set()
         """Links whose levels must be computed again."""
         self._ledger = ledger
