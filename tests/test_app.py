@@ -222,9 +222,16 @@ async def test_a_second_process_of_the_same_role_ends_at_once_and_the_first_one_
 
 
 async def test_watcher_and_worker_apart_copy_over_redis(tmp_path: Path, needs_redis: Any) -> None:
-    ledger = f"sqlite:///{tmp_path.as_posix()}/l.db"
+    await copy_apart(needs_redis.url, f"sqlite:///{tmp_path.as_posix()}/l.db")
+
+
+async def test_watcher_and_worker_apart_share_a_ledger_on_a_server(needs_redis: Any, needs_postgres: str) -> None:
+    await copy_apart(needs_redis.url, needs_postgres)
+
+
+async def copy_apart(redis: str, ledger: str) -> None:
     settings = parse(TWO.replace("RELATION", "live").replace("MODE", "hedging").replace('"sqlite://"', f'"{ledger}"'))
-    settings = settings.model_copy(update={"redis": parse(f"redis: {needs_redis.url}").redis})
+    settings = settings.model_copy(update={"redis": parse(f"redis: {redis}").redis})
     paper = PaperWorld(SystemClock())
     watching = App(settings, SystemClock(), role=Watch(("m",)), paper=paper)
     following = App(settings, SystemClock(), role=Follow("w"), paper=paper)
@@ -290,6 +297,18 @@ def test_every_kind_of_account_has_its_gateway() -> None:
     assert isinstance(open_gateway(paper(), SystemClock(), world), PaperGateway)
     mt5 = Mt5Settings.model_validate({"kind": "mt5", "login": 1, "server": "S"})
     assert isinstance(open_gateway(mt5, SystemClock(), world), RemoteGateway)
+
+
+def test_simulated_tickets_are_not_those_of_an_earlier_run() -> None:
+    async def ticket() -> int:
+        server = PaperWorld(clock).gateway(paper()).server
+        server.set_quote("EURUSD", "1.1", "1.1001")
+        return server.buy(1, "EURUSD", "0.1").position
+
+    clock = LoopClock(EPOCH_MS)
+    first = run_virtual(ticket())
+    clock = LoopClock(EPOCH_MS + 60_000)
+    assert run_virtual(ticket()) > first > 1_000_001
 
 
 def test_recorded_ticks_are_played(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -48,19 +49,32 @@ followers:
   n:
     account: n
     copies: [{master: m}]
+    risk: {worst_case: {enabled: false}, losses: [{name: overall, percent: 8, period: lifetime, rearm: by_hand}]}
 """
 
 
-@pytest.fixture
-def config(tmp_path: Path) -> Path:
-    path = tmp_path / "copier.yaml"
-    path.write_text(SETTINGS.replace("LEDGER", f"sqlite:///{(tmp_path / 'l.db').as_posix()}"), encoding="utf-8")
+def write_config(folder: Path) -> Path:
+    path = folder / "copier.yaml"
+    path.write_text(SETTINGS.replace("LEDGER", f"sqlite:///{(folder / 'l.db').as_posix()}"), encoding="utf-8")
     return path
 
 
 @pytest.fixture
-def traded(config: Path) -> Path:
+def config(tmp_path: Path) -> Path:
+    return write_config(tmp_path)
+
+
+@pytest.fixture
+def traded(config: Path, once_traded: Path) -> Path:
+    """Give a test its own copy of what an engine has written."""
+    shutil.copy(once_traded.with_name("l.db"), config.with_name("l.db"))
+    return config
+
+
+@pytest.fixture(scope="module")
+def once_traded(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Run an engine that copied one trade, refused two and goes on holding one, and ended."""
+    config = write_config(tmp_path_factory.mktemp("traded"))
 
     async def main() -> None:
         paper = PaperWorld(SystemClock())
@@ -69,7 +83,10 @@ def traded(config: Path) -> Path:
                 quotes = {"EURUSD": ("1.1", "1.1001"), "GBPUSD": ("1.27", "1.2701"), "US30": ("42000", "42002")}
                 for symbol, (bid, ask) in quotes.items():
                     server.set_quote(symbol, bid, ask)
+            codes: list[str] = []
+            app.listeners.append(lambda receipt: codes.append(receipt.code))
             task = asyncio.create_task(app.run())
+            await until(lambda: "limit_started" in codes)
             await until(lambda: app.worker is not None and len(app.worker.followers) == 2)
             followers = list(app.worker.followers.values()) if app.worker else []
             await until(lambda: all(relation.started for f in followers for relation in f.relations.values()))
@@ -118,7 +135,7 @@ def test_help_names_every_command_and_is_there_at_once() -> None:
     done = subprocess.run([sys.executable, "-m", "copier.cli", "--help"], capture_output=True, text=True, env=environment)
     took = time.monotonic() - began
     names = {"demo", "run", "watch", "follow", "check", "status", "accounts", "positions", "receipts", "symbols", "pause"}
-    names |= {"resume", "freeze", "release", "flatten", "shadow", "replay"}
+    names |= {"resume", "freeze", "release", "rearm", "flatten", "shadow", "replay"}
     assert names <= set(done.stdout.replace("│", " ").split()), done.stdout + done.stderr
     assert took < 2  # Half a second on an idle machine; others may be busy on this one.
 
@@ -250,6 +267,13 @@ def test_a_master_that_is_not_set_cannot_be_released(traded: Path) -> None:
     assert isinstance(run("release", traded, "nobody").exception, SettingsError)
 
 
+def test_a_limit_is_armed_again_by_its_name(traded: Path) -> None:
+    assert run("rearm", traded, "n", "overall").exit_code == 0
+    assert controls(traded) == {"n:overall": "rearm"}
+    for arguments in (("n", "daily"), ("f", "overall"), ("nobody", "overall")):
+        assert isinstance(run("rearm", traded, *arguments).exception, SettingsError)
+
+
 # Flatten, with nothing else alive --------------------------------------------------------------------------------------
 
 
@@ -369,7 +393,7 @@ def test_run_tells_what_it_does_and_ends_well_when_asked_to(config: Path) -> Non
     assert second.returncode == 1
     assert "another process on this machine already does this" in second.stderr
     assert "Traceback" not in second.stderr + err
-    assert (process.returncode, out.strip()) == (0, "Stopped.")
+    assert (process.returncode, out.splitlines()[-1]) == (0, "Stopped.")
 
 
 def test_a_part_of_the_engine_is_refused_in_memory(config: Path) -> None:

@@ -8,6 +8,7 @@ from typing import assert_never
 from copier.clock import Clock
 from copier.errors import SettingsError
 from copier.gateway import Gateway
+from copier.gateways.bridge import Bridges
 from copier.gateways.mt5 import mt5_gateway
 from copier.gateways.mt5_manager import Managers
 from copier.gateways.paper import PaperGateway
@@ -15,10 +16,20 @@ from copier.gateways.paper_account import MarginRule, PaperAccount
 from copier.gateways.paper_quotes import RandomWalk, play_ticks, read_ticks
 from copier.gateways.paper_server import PaperServer
 from copier.gateways.paper_symbols import PaperSymbol, default_symbols, variant
-from copier.settings import AccountSettings, Mt5ManagerSettings, Mt5Settings, PaperSettings, TickQuotes, WalkQuotes
+from copier.settings import (
+    AccountSettings,
+    BridgeSettings,
+    Mt5ManagerSettings,
+    Mt5Settings,
+    PaperSettings,
+    TickQuotes,
+    WalkQuotes,
+)
 
 MANAGERS = Managers()
 """The manager connections of this process."""
+BRIDGES = Bridges()
+"""The listeners for Expert Advisors of this process."""
 FIRST_PRICES = {
     "EURUSD": Decimal("1.10000"),
     "GBPUSD": Decimal("1.27000"),
@@ -40,6 +51,8 @@ def open_gateway(settings: AccountSettings, clock: Clock, paper: "PaperWorld", m
             return mt5_gateway(settings, clock)
         case Mt5ManagerSettings():
             return managers.gateway(settings, clock)
+        case BridgeSettings():
+            return BRIDGES.gateway(settings, clock)
         case _ as never:
             assert_never(never)
 
@@ -59,7 +72,9 @@ class PaperWorld:
         server = self.servers.get(settings.server)
         if server is None:
             offered = [_offer(plain, symbol, settings) for plain, symbol in default_symbols().items()]
-            server = self.servers[settings.server] = PaperServer(settings.server, clock=self._clock, symbols=offered)
+            server = self.servers[settings.server] = PaperServer(
+                settings.server, clock=self._clock, symbols=offered, first_ticket=self._first_ticket()
+            )
             self._offers[settings.server] = settings
         first = self._offers[settings.server]
         if (first.symbols, first.quotes) != (settings.symbols, settings.quotes):
@@ -78,6 +93,10 @@ class PaperWorld:
                 )
             )
         return PaperGateway(server, login, clock=self._clock, latency_s=self._latency_s)
+
+    def _first_ticket(self) -> int:
+        """Return a ticket that no earlier run has given: a ledger outlives these brokers, and no broker reuses tickets."""
+        return max(1_000_001, self._clock.now_ms() // 1000 - 1_600_000_000)
 
     async def run(self) -> None:
         """Move every server's prices as its settings say, for ever."""
