@@ -3,19 +3,24 @@
 import itertools
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from copier.gateway import Gateway
+from copier.clock import LoopClock, run_virtual
+from copier.demo import Demo, DemoEnd
+from copier.gateway import Gateway, GatewayFacts
+from copier.gateways.opening import PaperWorld
 from copier.gateways.paper_account import PaperAccount
+from copier.gateways.remote import RemoteGateway
 from copier.model import MarginMode, Verdict
 from tests.fakes import mt5_stage, mt5manager_stage
 from tests.fakes.fake_metatrader5 import FakeTerminal
 from tests.fakes.fake_mt5manager import FakeManagerServer, RequestFault
 from tests.fakes.mt5_fake_terminal import OrderFault
 from tests.stories.test_pairs import a_partly_filled_open, a_whole_life
-from tests.world import Account, D, Reach, World, one, story
+from tests.world import EPOCH_MS, Account, D, Reach, World, one, story
 
 MODES = [MarginMode.HEDGING, MarginMode.NETTING]
 LEVELS = {"copy": {"stops": "copy", "targets": "copy"}}
@@ -398,3 +403,37 @@ def test_a_managers_order_that_is_never_answered_ends_as_one_position(mode: Marg
         await flat(world, ticket)
 
     story(lambda: World(MarginMode.HEDGING, one(mode), reach={"f": managers}), tell)
+
+
+# The demonstration ------------------------------------------------------------------------------------------------------
+
+
+def test_the_demonstration_ends_well_when_most_of_its_accounts_are_terminals(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    terminals: dict[str, FakeTerminal] = {}
+
+    def open_as_terminals(settings: Any, clock: LoopClock, paper: PaperWorld) -> Gateway:
+        plain = paper.gateway(settings)
+        if settings.server == "Netting-Broker":
+            return plain  # The story takes this one away through its own switch.
+        terminal = FakeTerminal(
+            server=paper.servers[settings.server], login=int(settings.login), path=settings.server, data_path=str(tmp_path)
+        )
+        terminals[settings.server] = terminal
+        carrier = mt5_stage.InProcessCarrier(clock, terminal)
+        facts = GatewayFacts(kind="mt5", settle_s=1.0)
+        opening = mt5_stage.opening_of(terminal, poll_ms=50)
+        return RemoteGateway(carrier, facts, opening, clock=clock, in_flight_max=1)
+
+    monkeypatch.setattr("copier.app.open_gateway", open_as_terminals)
+
+    async def main() -> DemoEnd:
+        demo = Demo(LoopClock(EPOCH_MS), lambda line: None)
+        async with demo.live():
+            return await demo.play()
+
+    end = run_virtual(main())
+    assert end.good
+    assert end.verdict == "nothing doubled, nothing lost: 9 positions opened, 9 closed, 2 refused with reasons"
+    assert all(orders(terminals[server]) for server in ("Cross-Broker", "Small-Broker"))
