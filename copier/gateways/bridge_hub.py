@@ -102,6 +102,7 @@ class Seat:
 
     @property
     def is_taken(self) -> bool:
+        """Whether the account's link is in use."""
         return self._used is not None and not self._used.over
 
     async def offer(self, link: BridgeLink) -> None:

@@ -146,7 +146,7 @@ def test_an_empty_list_beside_used_margin_is_doubted_where_no_result_floats() ->
         scene.server.set_quote("EURUSD", "1.10010", "1.10020")
         scene.terminal.synchronise_s = 60.0
         scene.terminal.attached()
-        with pytest.raises(Unavailable, match="a floating result of 0.00 and a margin of"):
+        with pytest.raises(Unavailable, match=r"a floating result of 0\.00 and a margin of"):
             await scene.positions()
 
     play(act)
@@ -156,7 +156,7 @@ def test_a_flat_account_whose_pending_orders_need_margin_is_flat() -> None:
     async def act(scene: Mt5Scene) -> None:
         assert await scene.positions() == ()
         scene.terminal.orders_margin = 100.0
-        with pytest.raises(Unavailable, match="margin of 100.00"):
+        with pytest.raises(Unavailable, match=r"margin of 100\.00"):
             await scene.positions()
         scene.server.place(5001, "EURUSD", PendingType.BUY_LIMIT, "0.10", "1.05000")
         assert await scene.positions() == ()
