@@ -90,7 +90,7 @@ def examples() -> Iterator[tuple[str, str, str]]:
 @pytest.mark.parametrize(("page", "kind", "text"), list(examples()))
 def test_an_example_in_the_documents_is_settings_without_a_mistake(page: str, kind: str, text: str) -> None:
     whole = complete("settings" if "gateways" in page else kind, text)
-    secrets = {name: "secret" for name in re.findall(r"\{env: (\w+)\}", whole)}
+    secrets = {name: "a secret of some length" for name in re.findall(r"\{env: (\w+)\}", whole)}
     assert settings.parse(whole, secrets).accounts
 
 
