@@ -287,7 +287,48 @@ class Mt5ManagerSettings(_Account):
     """The broker is proven to give comments back unchanged; only then may an unknown order be sent again."""
 
 
-AccountSettings = Annotated[PaperSettings | Mt5Settings | Mt5ManagerSettings, Field(discriminator="kind")]
+class BridgeCarrier(StrEnum):
+    """How frames travel to an Expert Advisor."""
+
+    TCP = "tcp"
+    FILES = "files"
+
+
+def _long_secret(secret: SecretStr) -> SecretStr:
+    if len(secret.get_secret_value()) < BRIDGE_SECRET_MIN:
+        raise _mistake(f"expected at least {BRIDGE_SECRET_MIN} characters: whoever dials in sees a digest made with it")
+    return secret
+
+
+BRIDGE_SECRET_MIN = 16
+
+
+class BridgeSettings(_Account):
+    """A MetaTrader 4 or 5 terminal with our Expert Advisor on one of its charts, on this machine or another."""
+
+    kind: Literal["bridge"]
+    """A terminal with our Expert Advisor."""
+    carrier: BridgeCarrier = BridgeCarrier.TCP
+    """`tcp`, where a MetaTrader 5 terminal dials in here, or `files` in a folder both can see, which MetaTrader 4 needs."""
+    secret: Annotated[Secret, AfterValidator(_long_secret)]
+    """The same as in the Expert Advisor's input `Secret`, at least 16 characters; every account has its own."""
+    host: Annotated[str, Field(min_length=1)] = "127.0.0.1"
+    """`tcp`: the address to listen on. Nothing is encrypted: other machines only through a tunnel or a VPN."""
+    port: Annotated[Count, Field(le=65_535)] = 17_500
+    """`tcp`: the port to listen on; accounts may share one."""
+    folder: Path | None = None
+    """`files`: the folder all terminals of a Windows user share, MetaQuotes/Terminal/Common/Files; by default this user's."""
+    call_timeout_s: Annotated[Positive, Field(ge=1, le=120)] = Decimal(10)
+    """A call that takes longer is given up; an order then counts as unknown."""
+    connect_timeout_s: Annotated[Positive, Field(ge=1, le=600)] = Decimal(30)
+    """How long to wait for the Expert Advisor."""
+    settle_s: Annotated[Positive, Field(le=120)] = Decimal(5)
+    """After an accepted order, at most this long until the terminal's lists show it."""
+    tags_survive: bool = False
+    """The broker is proven to give comments back unchanged; only then may an unknown order be sent again."""
+
+
+AccountSettings = Annotated[PaperSettings | Mt5Settings | Mt5ManagerSettings | BridgeSettings, Field(discriminator="kind")]
 """Every kind of account, told apart by `kind`: one class each."""
 
 
