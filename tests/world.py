@@ -6,7 +6,7 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from decimal import Decimal
 from typing import Any
 
-from copier.clock import LoopClock, run_virtual
+from copier.clock import Clock, LoopClock, run_virtual
 from copier.database import MEMORY, Database
 from copier.follower import Follower
 from copier.gateways.paper import PaperGateway
@@ -36,7 +36,7 @@ class Account:
         self,
         name: str,
         mode: MarginMode,
-        clock: LoopClock,
+        clock: Clock,
         *,
         balance: str = "100000",
         reach: Reach | None = None,
@@ -71,9 +71,10 @@ class World:
         follower_risk: dict[str, Any] | None = None,
         watch: Mapping[str, Any] | None = None,
         reach: Mapping[str, Reach] | None = None,
+        clock: Clock | None = None,
     ) -> None:
         """`reach` says how accounts are reached, the master as `master`; those it does not name by the paper gateway."""
-        self.clock = LoopClock(EPOCH_MS)
+        self.clock = clock or LoopClock(EPOCH_MS)
         ways = reach or {}
         self.master = Account("master", master, self.clock, reach=ways.get("master"))
         self.accounts = {name: Account(name, mode, self.clock, reach=ways.get(name)) for name, (mode, _) in followers.items()}
@@ -169,8 +170,12 @@ def one(follower: MarginMode, policy: dict[str, Any] | None = None) -> dict[str,
     return {"f": (follower, policy or {})}
 
 
-def story(world: Callable[[], World], tell: Callable[[World], Coroutine[Any, Any, None]]) -> None:
-    """Run a story from start to stop in virtual time."""
+def story(
+    world: Callable[[], World],
+    tell: Callable[[World], Coroutine[Any, Any, None]],
+    play: Callable[[Coroutine[Any, Any, None]], None] = run_virtual,
+) -> None:
+    """Run a story from start to stop, in virtual time unless it is played otherwise."""
 
     async def run() -> None:
         w = world()
@@ -180,7 +185,7 @@ def story(world: Callable[[], World], tell: Callable[[World], Coroutine[Any, Any
         finally:
             await w.stop()
 
-    run_virtual(run())
+    play(run())
 
 
 __all__ = ["EPOCH_MS", "Account", "D", "Reach", "Side", "World", "one", "story"]

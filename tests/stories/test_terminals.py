@@ -1,6 +1,8 @@
 """The whole engine over MetaTrader 5: masters and followers behind the terminal's package and behind the Manager's."""
 
+import asyncio
 import itertools
+import tempfile
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -8,13 +10,15 @@ from typing import Any
 
 import pytest
 
-from copier.clock import LoopClock, run_virtual
+from copier.clock import LoopClock, SystemClock, run_virtual
 from copier.demo import Demo, DemoEnd
 from copier.gateway import Gateway, GatewayFacts
+from copier.gateways.mt5 import mt5_gateway
 from copier.gateways.opening import PaperWorld
 from copier.gateways.paper_account import PaperAccount
 from copier.gateways.remote import RemoteGateway
 from copier.model import MarginMode, Verdict
+from copier.settings import Mt5Settings
 from tests.fakes import mt5_stage, mt5manager_stage
 from tests.fakes.fake_metatrader5 import FakeTerminal
 from tests.fakes.fake_mt5manager import FakeManagerServer, RequestFault
@@ -106,6 +110,32 @@ def test_a_partly_filled_open_is_reduced_in_proportion_and_never_topped_up(
     master: MarginMode, follower: MarginMode, master_way: Way, follower_way: Way
 ) -> None:
     story(lambda: World(master, one(follower), reach={"master": master_way(), "f": follower_way()}), a_partly_filled_open)
+
+
+# Through processes ------------------------------------------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def child_process(account: Account) -> AsyncIterator[Gateway]:
+    """Reach an account through a real child process, in real time; the terminal stays here."""
+    terminal = FakeTerminal(server=account.server, login=1, selected={"EURUSD"})
+    with tempfile.TemporaryDirectory() as folder:
+        terminal.data_path = folder
+        async with mt5_stage.TerminalHost(terminal) as host:
+            fields = {"kind": "mt5", "login": 1, "server": account.server.name, "path": terminal.path, "password": "secret"}
+            settings = Mt5Settings.model_validate(fields | {"sync_s": 0, "settle_s": 0.5, "poll_ms": 50})
+            yield (gateway := mt5_gateway(settings, account.clock, host.command))
+            await gateway.close()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(120)
+@pairs
+def test_the_whole_story_goes_through_real_child_processes(master: MarginMode, follower: MarginMode) -> None:
+    def world() -> World:
+        return World(master, one(follower, LEVELS), reach={"master": child_process, "f": child_process}, clock=SystemClock())
+
+    story(world, a_whole_life, play=asyncio.run)
 
 
 # What terminals do wrong ------------------------------------------------------------------------------------------------
