@@ -34,6 +34,8 @@ replace = msgspec.structs.replace
 
 PAUSE_MIN_S = 0.2
 PAUSE_MAX_S = 30.0
+RECONNECT_PAUSE_MAX_S = 5.0
+"""An account that cannot be reached is asked again so often at least: what waits for it is late already."""
 STEPS_MAX = 50
 """A link that still wants something after so many steps of one turn waits for the next."""
 
@@ -99,8 +101,7 @@ class Follower:
 
     async def run(self) -> None:
         """Connect, level against the broker, then follow until cancelled; end by `Fenced` when another owner has begun."""
-        for link in self.memory.links.values():
-            self.memory.want(_taken_over(link))
+        self._doubt()
         pause, connected = 0.0, False
         while True:
             try:
@@ -119,14 +120,27 @@ class Follower:
                 self.error = str(error)
                 with contextlib.suppress(StoreError):
                     await self.memory.commit()  # How far was read must survive, whatever the account does.
-                pause = min(max(pause * 2, PAUSE_MIN_S), PAUSE_MAX_S)
+                pause = min(max(pause * 2, PAUSE_MIN_S), RECONNECT_PAUSE_MAX_S)
                 self._level_at = 0.0
+            except Exception as error:
+                # A mistake of ours or of a gateway's: what was on its way is as doubtful as after a crash.
+                log.exception("%s: stopped in the middle; levelling anew", self.name)
+                self.error = f"{type(error).__name__}: {error}"
+                self._doubt()
+                pause = RECONNECT_PAUSE_MAX_S
             await self._wait(pause)
+
+    def _doubt(self) -> None:
+        """Take nothing that was on its way for certain, and look at every link again."""
+        for link in list(self.memory.links.values()):
+            self.memory.want(_taken_over(link))
+        self._level_at = 0.0
 
     async def _connect(self) -> None:
         """Reach the account and level against it before anything is traded."""
         await self.gateway.open()
         await self.standing.begin()
+        await self.sample()
         for symbol in sorted({link.symbol for link in self.memory.living.values() if link.symbol}):
             with contextlib.suppress(Rejected, Unavailable):
                 await self.standing.quote(symbol)

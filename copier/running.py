@@ -37,12 +37,17 @@ async def run_demo(kind: str) -> DemoEnd:
     """Run the demonstration and show how it ended."""
     console = Console()
     story: list[View] = []
-    logging.getLogger("copier").setLevel(logging.CRITICAL)  # Its troubles are part of the story, and told there.
     demo = Demo(SystemClock(), lambda line: story[0].tell(line))
     story.append(_view(kind, demo.app, console, "mt-copier demo: real engine, simulated brokers"))
     demo.app.listeners.append(story[0].show)
-    async with demo.live(), _shown(story[0], console):
-        end = await demo.play()
+    log = logging.getLogger("copier")
+    before = log.level
+    log.setLevel(logging.CRITICAL)  # Its troubles are part of the story, and told there.
+    try:
+        async with demo.live(), _shown(story[0], console):
+            end = await demo.play()
+    finally:
+        log.setLevel(before)
     if kind != "json":
         _show_end(end, console)
     return end

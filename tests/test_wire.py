@@ -339,7 +339,11 @@ def test_a_frame_beyond_the_bound_is_refused_before_it_is_read() -> None:
         wire.decode_request(b" " * (wire.FRAME_BYTES_MAX + 1))
 
 
-@given(st.recursive(st.none() | st.booleans() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=5), st.lists, max_leaves=8))
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=5), st.lists, max_leaves=8
+    )
+)
 def test_any_json_as_parameters_is_understood_or_refused_with_paths(value: object) -> None:
     for op in (Op.EXECUTE_TRADE, Op.CLOSE_POSITION, Op.GET_QUOTE):
         try:

@@ -1,7 +1,7 @@
 """What a snapshot brings later than the event: opens wait for it as long as they are young."""
 
 from copier.gateways.paper_faults import Operation, failed_read
-from copier.model import MarginMode, Verdict
+from copier.model import MarginMode, Permit, TradeRequest, TradeResult, Verdict
 from tests.world import World, one, story
 
 
@@ -42,3 +42,39 @@ def test_a_watcher_that_begins_again_tells_the_rules_with_its_first_snapshot() -
         assert set(getattr(snapshot.event, "specs", ())) == {"XAUUSD"}
 
     story(lambda: World(MarginMode.HEDGING, one(MarginMode.HEDGING)), tell)
+
+
+def test_an_unexpected_error_of_one_gateway_stops_neither_its_follower_nor_the_others() -> None:
+    async def tell(world: World) -> None:
+        gateway = world.accounts["f"].gateway
+        execute = gateway.execute_trade
+
+        async def breaks(request: TradeRequest, permit: Permit) -> TradeResult:
+            gateway.execute_trade = execute  # type: ignore[method-assign]
+            await execute(request, permit)
+            raise ZeroDivisionError("a mistake of a gateway's")
+
+        gateway.execute_trade = breaks  # type: ignore[method-assign]
+        ticket = world.buy("EURUSD", "1.00")
+        await world.settle(12)
+        assert world.net_is("EURUSD", "1.00")
+        assert world.net_is("EURUSD", "1.00", "g")
+        world.close(ticket)
+        await world.settle(12)
+        assert world.accounts["f"].positions == ()
+
+    followers = {**one(MarginMode.HEDGING), "g": (MarginMode.HEDGING, {})}
+    story(lambda: World(MarginMode.HEDGING, followers), tell)
+
+
+def test_a_loss_limit_is_known_before_the_first_open() -> None:
+    async def tell(world: World) -> None:
+        world.buy("EURUSD", "1.00")
+        await world.settle()
+        assert world.net_is("EURUSD", "1.00")
+
+    risk = {
+        "losses": [{"name": "overall", "percent": 8, "period": "lifetime", "rearm": "by_hand"}],
+        "worst_case": {"enabled": False},
+    }
+    story(lambda: World(MarginMode.HEDGING, one(MarginMode.HEDGING), follower_risk=risk), tell)
