@@ -55,8 +55,17 @@ class Bridges:
 
 def bridge_gateway(carrier: Carrier, facts: GatewayFacts, account: str, *, clock: Clock, open_timeout_s: float) -> RemoteGateway:
     """Return a gateway, not yet open, to the Expert Advisor of an account (login@server) behind a carrier."""
-    # A terminal does one call at a time; what waits here instead of in its input is surely not sent if the link breaks.
-    return RemoteGateway(carrier, facts, Opening(account=account), clock=clock, in_flight_max=1, open_timeout_s=open_timeout_s)
+    return RemoteGateway(
+        carrier,
+        facts,
+        Opening(account=account),
+        clock=clock,
+        # A terminal does one call at a time; what waits here instead of in its input is surely not sent if the link breaks.
+        in_flight_max=1,
+        open_timeout_s=open_timeout_s,
+        # The Expert Advisor dials, so that an attempt only waits for it: no reason to keep it waiting in turn.
+        pause_max_s=1.0,
+    )
 
 
 def shared_folder(account: str) -> Path:

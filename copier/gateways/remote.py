@@ -82,14 +82,19 @@ class RemoteGateway:
         clock: Clock,
         in_flight_max: int = 16,
         open_timeout_s: float = 30.0,
+        pause_max_s: float = PAUSE_MAX_S,
     ) -> None:
-        """`opening.account` (login@server) is who must be there; `in_flight_max` is 1 where calls are served one by one."""
+        """`opening.account` (login@server) is who must be there; `in_flight_max` is 1 where calls are served one by one.
+
+        `pause_max_s` bounds the pause between attempts at a new link: short where an attempt is only waiting.
+        """
         self.account = opening.account
         self.facts = facts
         self._carrier = carrier
         self._opening = opening
         self._clock = clock
         self._open_timeout_s = open_timeout_s
+        self._pause_max_s = pause_max_s
         self._slots = asyncio.Semaphore(in_flight_max)
         self._session: _Session | None = None
         self._keeper: asyncio.Task[None] | None = None
@@ -317,7 +322,7 @@ class RemoteGateway:
                 pause_s = PAUSE_MIN_S
             while self._session is None:
                 await asyncio.sleep(pause_s)
-                pause_s = min(pause_s * 2, PAUSE_MAX_S)
+                pause_s = min(pause_s * 2, self._pause_max_s)
                 try:
                     session = await self._start()
                 except Unavailable as error:

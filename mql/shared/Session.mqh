@@ -50,7 +50,7 @@ private:
       LinkClose();
       m_state = SESSION_CLOSED;
       m_next_attempt = RunMs() + m_pause_ms;
-      m_pause_ms = MathMin(m_pause_ms * 2, PAUSE_MAX_MS);
+      m_pause_ms = (int)MathMin(m_pause_ms * 2, PAUSE_MAX_MS);
      }
 
    string            HelloText(void) const
@@ -169,7 +169,7 @@ public:
       m_dispatcher.Begin(account, lots_max, symbols);
       m_secret = secret;
       m_state = SESSION_CLOSED;
-      m_retry_ms = MathMax(retry_ms, 10);
+      m_retry_ms = (int)MathMax(retry_ms, 10);
       m_pause_ms = m_retry_ms;
       m_watch_ms = watch_ms;
       m_next_attempt = 0;
