@@ -240,8 +240,8 @@ async def listening(**inputs: Any) -> AsyncIterator[Any]:
 
     taken = []
 
-    async def meet(secret: str = SECRET) -> Line:
-        line = await asyncio.wait_for(lines.get(), 5)
+    async def meet(secret: str = SECRET, within_s: float = 5) -> Line:
+        line = await asyncio.wait_for(lines.get(), within_s)
         taken.append(line)
         hello = read_hello((await line.reader.readline()).strip())
         both = f"{hello.account}|{hello.nonce}|{'0f' * 16}"
@@ -351,3 +351,22 @@ async def test_a_connection_that_ends_is_made_again() -> None:
         for _ in range(3):
             line = await meet()
             line.writer.close()
+
+
+async def test_an_engine_that_falls_silent_is_given_up_and_dialled_again() -> None:
+    async with listening() as (world, meet):
+        await meet()
+        await meet(within_s=20)
+        assert any("nothing was heard for too long" in said for said in world.expert.said)
+
+
+async def test_an_expert_advisor_without_an_engine_tries_on_and_finds_it_later() -> None:
+    need_gxx()
+    clock = ShiftedClock(MONDAY_NOON_MS)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        async with bridges("mt5", "files")(broker(clock), clock, Faults(), folder) as (gateway, running):
+            await asyncio.sleep(0.5)
+            await running.restart()
+            await gateway.open()
+            assert (await gateway.get_account()).account == f"{LOGIN}@Broker-Demo"
