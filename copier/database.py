@@ -36,6 +36,7 @@ journal = sa.Table(
     sa.Column("owner", sa.String(200), nullable=False),
     sa.Column("at_ms", sa.BigInteger, nullable=False),
     sa.Column("body", sa.LargeBinary, nullable=False, comment="the entries of one batch, as JSON"),
+    sqlite_autoincrement=True,  # A number must never come again, though all rows may be trimmed: `projected` goes by it.
 )
 projected = sa.Table(
     "projected",
@@ -87,6 +88,7 @@ receipts = sa.Table(
     sa.Column("code", sa.String(60), nullable=False),
     sa.Column("symbol", sa.String(60), nullable=False),
     sa.Column("body", sa.LargeBinary, nullable=False),
+    sqlite_autoincrement=True,
 )
 controls = sa.Table(
     "controls",
