@@ -1,0 +1,400 @@
+"""The ledger: what was appended is remembered, newest first and once, by whoever owns the role now and nobody else."""
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+import sqlalchemy as sa
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from copier import database as db
+from copier.clock import LoopClock, run_virtual
+from copier.database import MEMORY, Database
+from copier.diff import View
+from copier.errors import Fenced, StoreError
+from copier.ledger import TOMBSTONES_MS, FactKept, JournalEntry, Ledger, LinkKept, ReadingKept, ReceiptKept, Remembered
+from copier.link import Leg, LegState, Link
+from copier.model import Receipt, Side, Verdict
+from tests.test_diff import D, position, view_of
+from tests.test_reconcile import leg, link
+
+EPOCH_MS = 1_767_600_000_000
+
+
+def kept(follower: str = "f", key: str = "9.1", *, ended: bool = False, lots: str = "1.00", **more: Any) -> LinkKept:
+    one = leg(1, "0", state=LegState.CLOSED) if ended else leg(1, lots)
+    return LinkKept(link=link(one, follower=follower, key=key, wanted_open=not ended, **more))
+
+
+def reading(entry: str, follower: str = "f", master: str = "m") -> ReadingKept:
+    return ReadingKept(follower=follower, master=master, entry=entry)
+
+
+def fact(name: str, body: bytes, follower: str = "f") -> FactKept:
+    return FactKept(follower=follower, name=name, body=msgspec.Raw(body))
+
+
+def receipt(number: int, follower: str = "f") -> ReceiptKept:
+    one = Receipt(at_ms=number, follower=follower, master="m", key="9.1", event="open", verdict=Verdict.COPIED, code="copied")
+    return ReceiptKept(receipt=one)
+
+
+def on(tell: Callable[[Database, LoopClock], Coroutine[Any, Any, None]], url: str = MEMORY) -> None:
+    async def run() -> None:
+        database = Database(url)
+        await database.open()
+        try:
+            await tell(database, LoopClock(EPOCH_MS))
+        finally:
+            await database.close()
+
+    run_virtual(run())
+
+
+async def owner(database: Database, clock: LoopClock, name: str = "w", *roles: str) -> Ledger:
+    ledger = Ledger(database, clock, name)
+    await ledger.take(roles or ("follower:f",))
+    return ledger
+
+
+async def journal_rows(database: Database) -> int:
+    count = await database.run(lambda connection: connection.scalar(sa.select(sa.func.count()).select_from(db.journal)))
+    return int(count or 0)
+
+
+# Remembering -----------------------------------------------------------------------------------------------------------------
+
+entries = st.one_of(
+    st.builds(
+        lambda follower, key, lots, ended: kept(follower, f"{key}.1", lots=str(lots), ended=ended),
+        st.sampled_from("fg"),
+        st.integers(1, 4),
+        st.integers(1, 9),
+        st.booleans(),
+    ),
+    st.builds(
+        lambda n, who, whose: reading(f"1-{n}", who, whose), st.integers(1, 99), st.sampled_from("fg"), st.sampled_from("mn")
+    ),
+    st.builds(lambda name, n: fact(name, str(n).encode()), st.sampled_from(["limit:x", "residue:y"]), st.integers(0, 99)),
+    st.builds(receipt, st.integers(1, 99)),
+)
+steps = st.lists(st.one_of(st.lists(entries, min_size=1, max_size=4), st.sampled_from(["catch_up", "restart"])), max_size=12)
+
+
+def model_of(written: list[JournalEntry]) -> Remembered:
+    model = Remembered(links={"f": {}, "g": {}}, readings={}, facts={})
+    for entry in written:
+        match entry:
+            case LinkKept(link=one):
+                model.links[one.follower][one.name] = one
+            case ReadingKept():
+                model.readings[entry.follower, entry.master] = entry.entry
+            case FactKept():
+                model.facts[entry.follower, entry.name] = bytes(entry.body)
+            case ReceiptKept():
+                pass
+    return model
+
+
+@given(steps)
+@settings(max_examples=40)
+def test_whatever_is_projected_when_the_newest_of_everything_is_remembered_and_every_receipt_once(
+    steps: list[list[JournalEntry] | str],
+) -> None:
+    async def tell(database: Database, clock: LoopClock) -> None:
+        ledger, written, restarts = await owner(database, clock, "w0"), list[JournalEntry](), 0
+        for step in steps:
+            if step == "catch_up":
+                await ledger.catch_up()
+                await ledger.catch_up()
+            elif step == "restart":
+                restarts += 1
+                ledger = await owner(database, clock, f"w{restarts % 2}")
+            else:
+                assert isinstance(step, list)
+                await ledger.append(step)
+                written += step
+        model = model_of(written)
+        for reader in (ledger, Ledger(database, clock, "reader")):
+            assert await reader.load(["f", "g"]) == model
+        assert await ledger.receipts() == [entry.receipt for entry in written if isinstance(entry, ReceiptKept)]
+        living = [one for links in model.links.values() for one in links.values() if one.living]
+        assert sorted(await ledger.links(), key=lambda one: (one.follower, one.key)) == sorted(
+            living, key=lambda one: (one.follower, one.key)
+        )
+
+    on(tell)
+
+
+def test_a_crash_after_the_append_and_before_the_projection_loses_nothing() -> None:
+    async def tell(database: Database, clock: LoopClock) -> None:
+        first = await owner(database, clock)
+        await first.append([kept(), reading("1-7"), fact("limit:x", b"5"), receipt(1)])
+        assert first.behind == 4
+        second = Ledger(database, clock, "another")
+        found = await second.load(["f"])
+        assert found.links["f"] == {("m", "9.1"): kept().link}
+        assert found.readings == {("f", "m"): "1-7"}
+        assert found.facts == {("f", "limit:x"): b"5"}
+        assert await second.receipts() == [receipt(1).receipt]
+        await first.project()
+        assert first.behind == 0
+        assert await second.receipts() == [receipt(1).receipt]
+
+    on(tell)
+
+
+def test_what_was_appended_is_on_the_disk_when_append_returns(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'ledger.db'}"
+
+    async def tell() -> None:
+        database = Database(url)
+        await database.open()
+        ledger = await owner(database, LoopClock())
+        await ledger.append([kept()])
+        other = Database(url)
+        assert await journal_rows(other) == 1
+        await other.close()
+        await database.close()
+
+    asyncio.run(tell())
+
+
+def test_only_what_was_asked_for_is_loaded() -> None:
+    async def tell(database: Database, clock: LoopClock) -> None:
+        ledger = await owner(database, clock)
+        await ledger.append([kept("f"), kept("g"), reading("1-1", "g"), fact("x", b"1", "g")])
+        assert await ledger.load(["f"]) == Remembered(links={"f": {("m", "9.1"): kept("f").link}}, readings={}, facts={})
+        assert await ledger.load([]) == Remembered(links={}, readings={}, facts={})
+
+    on(tell)
+
+
+def test_thousands_of_followers_are_taken_and_loaded() -> None:
+    async def tell(database: Database, clock: LoopClock) -> None:
+        names = [f"f{number}" for number in range(1_203)]
+        ledger = Ledger(database, clock, "w")
+        assert set((await ledger.take([f"follower:{name}" for name in names])).values()) == {1}
+        await ledger.append([reading("1-1", name) for name in names])
+        assert len((await ledger.load(names)).readings) == 1_203
+
+    on(tell)
+
+
+def test_an_ended_link_is_remembered_for_two_days_and_a_living_one_for_ever() -> None:
+    async def tell(database: Database, clock: LoopClock) -> None:
+        ledger = await owner(database, clock)
+        await ledger.append([kept(key="1.1", ended=True), kept(key="2.1")])
+        assert set((await ledger.load(["f"])).links["f"]) == {("m", "1.1"), ("m", "2.1")}
+        await asyncio.sleep(TOMBSTONES_MS / 1000 + 1)
+        assert set((await ledger.load(["f"])).links["f"]) == {("m", "2.1")}
+
+    on(tell)
+
+
+def test_every_field_of_a_link_comes_back() -> None:
+    async def tell(database: Database, clock: LoopClock) -> None:
+        sending = Leg(tag="mc000100002", side=Side.SELL, asked=D("0.29"), net_before=D("-1.10"), sent_ms=5, not_after_ms=9)
+        one = link(leg(1), sending, before=D("0.10"), stop_loss=D("1.05"), reason="why", existing=True, absent_ms=4)
+        ledger = await owner(database, clock)
+        await ledger.append([LinkKept(link=one)])
+        (found,) = (await Ledger(database, clock, "reader").load(["f"])).links["f"].values()
+        assert found == one
+
+    on(tell)
+
+
+# Grouping --------------------------------------------------------------------------------------------------------------------
+
+
+def test_those_who_append_at_the_same_moment_share_a_row() -> None:
+    async def tell(database: Database, clock: LoopClock) -> None:
+        ledger = await owner(database, clock)
+        await asyncio.gather(*(ledger.append([reading(f"1-{number}", f"f{number}")]) for number in range(50)))
+        assert await journal_rows(database) == 1
+        found = await ledger.load([f"f{number}" for number in range(50)])
+        assert len(found.readings) == 50
+
+    on(tell)
+
+
+class FailingOnce(Database):
+    """A database whose disk is full for one transaction."""
+
+    failures = 0
+
+    async def run(self, work: Callable[[sa.Connection], Any]) -> Any:
+        if self.failures:
+            self.failures -= 1
+            raise StoreError("disk full")
+        return await super().run(work)
+
+
+def test_a_row_that_cannot_be_written_fails_everyone_in_it_and_nobody_after_it() -> None:
+    async def run() -> None:
+        database = FailingOnce(MEMORY)
+        await database.open()
+        ledger = await owner(database, LoopClock())
+        database.failures = 1
+        outcomes = await asyncio.gather(*(ledger.append([reading("1-1")]) for _ in range(3)), return_exceptions=True)
+        assert [type(outcome) for outcome in outcomes] == [StoreError] * 3
+        assert await journal_rows(database) == 0
+        await ledger.append([reading("1-2")])
+        assert (await ledger.load(["f"])).readings == {("f", "m"): "1-2"}
+        await database.close()
+
+    run_virtual(run())
+
+
+def test_one_who_stops_waiting_takes_nobody_along() -> None:
+    async def tell(database: Database, clock: LoopClock) -> None:
+        ledger = await owner(database, clock)
+        impatient = asyncio.create_task(ledger.append([reading("1-1", "f")]))
+        patient = asyncio.create_task(ledger.append([reading("1-1", "g")]))
+        await asyncio.sleep(0)
+        impatient.cancel()
+        await patient
+        assert len((await ledger.load(["f", "g"])).readings) == 2
+        await ledger.append([reading("1-2")])
+
+    on(tell)
+
+
+# Owning ----------------------------------------------------------------------------------------------------------------------
+
+
+def test_every_owner_has_a_higher_token_than_all_before() -> None:
+    async def tell(database: Database, clock: LoopClock) -> None:
+        for expected in (1, 2, 3):
+            ledger = Ledger(database, clock, f"w{expected % 2}")
+            assert await ledger.take(["follower:f", "worker:w"]) == {"follower:f": expected, "worker:w": expected}
+
+    on(tell)
+
+
+@pytest.mark.parametrize("name", ["another", "w"])
+def test_an_owner_whose_role_was_taken_writes_nothing_any_more(name: str) -> None:
+    async def tell(database: Database, clock: LoopClock) -> None:
+        first = await owner(database, clock, "w", "follower:f", "follower:g")
+        await first.append([reading("1-1")])
+        second = await owner(database, clock, name, "follower:g")
+        with pytest.raises(Fenced, match="another owner has taken over"):
+            await first.append([reading("1-2")])
+        await second.append([reading("1-3", "g")])
+        assert (await second.load(["f", "g"])).readings == {("f", "m"): "1-1", ("g", "m"): "1-3"}
+
+    on(tell)
+
+
+def test_a_role_given_up_by_its_settings_does_not_fence_a_restart_under_the_same_name() -> None:
+    async def tell(database: Database, clock: LoopClock) -> None:
+        await owner(database, clock, "w", "follower:f", "follower:g")
+        again = await owner(database, clock, "w", "follower:f")
+        await again.append([reading("1-1")])
+
+    on(tell)
+
+
+def test_roles_taken_one_after_the_other_are_all_held() -> None:
+    async def tell(database: Database, clock: LoopClock) -> None:
+        ledger = await owner(database, clock, "w", "follower:f")
+        await ledger.take(["follower:g"])
+        await ledger.take(["follower:f"])
+        await ledger.append([reading("1-1")])
+
+    on(tell)
+
+
+def test_a_reader_that_owns_nothing_fences_nobody() -> None:
+    async def tell(database: Database, clock: LoopClock) -> None:
+        ledger = await owner(database, clock)
+        face = Ledger(database, clock, "face")
+        await face.links()
+        await face.set_control("*", "frozen", "a person")
+        await ledger.append([reading("1-1")])
+        assert await ledger.controls() == {"*": "frozen"}
+
+    on(tell)
+
+
+# Views, controls, receipts ---------------------------------------------------------------------------------------------------
+
+
+def test_a_view_is_kept_until_a_later_epoch_keeps_another() -> None:
+    async def tell(database: Database, clock: LoopClock) -> None:
+        ledger = Ledger(database, clock, "w")
+        assert await ledger.load_view("m") is None
+        await ledger.save_view("m", 1, View())
+        assert await ledger.load_view("m") == View()
+        newer = view_of(position(1), position(2, side=Side.SELL))
+        await ledger.save_view("m", 2, newer)
+        with pytest.raises(Fenced, match="epoch 1 is over"):
+            await ledger.save_view("m", 1, View())
+        assert await ledger.load_view("m") == newer
+        assert await ledger.load_view("another") is None
+
+    on(tell)
+
+
+def test_receipts_come_oldest_first_and_by_follower_number_or_newest() -> None:
+    async def tell(database: Database, clock: LoopClock) -> None:
+        ledger = await owner(database, clock)
+        await ledger.append([receipt(1), receipt(2, "g"), receipt(3)])
+        await ledger.append([receipt(4)])
+        assert [r.at_ms for r in await ledger.receipts()] == [1, 2, 3, 4]
+        assert [r.at_ms for r in await ledger.receipts(follower="f")] == [1, 3, 4]
+        assert [r.at_ms for r in await ledger.receipts(newest=2)] == [3, 4]
+        assert [r.at_ms for r in await ledger.receipts(after_id=2)] == [3, 4]
+
+    on(tell)
+
+
+# Forgetting ------------------------------------------------------------------------------------------------------------------
+
+
+def test_trimming_forgets_what_is_old_and_ended_and_keeps_what_lives() -> None:
+    async def tell(database: Database, clock: LoopClock) -> None:
+        ledger = await owner(database, clock)
+        await ledger.append([kept(key="1.1", ended=True), kept(key="2.1"), reading("1-9"), fact("x", b"1"), receipt(EPOCH_MS)])
+        await ledger.project()
+        await asyncio.sleep(10)
+        await ledger.append([kept(key="3.1", ended=True), receipt(EPOCH_MS + 10_000)])
+        assert await ledger.trim(EPOCH_MS + 5_000) == 3
+        found = await ledger.load(["f"])
+        assert set(found.links["f"]) == {("m", "2.1"), ("m", "3.1")}
+        assert (found.readings, found.facts) == ({("f", "m"): "1-9"}, {("f", "x"): b"1"})
+        assert [r.at_ms for r in await ledger.receipts()] == [EPOCH_MS + 10_000]
+
+    on(tell)
+
+
+def test_what_is_appended_after_everything_was_trimmed_is_remembered() -> None:
+    async def tell(database: Database, clock: LoopClock) -> None:
+        ledger = await owner(database, clock)
+        for number in range(5):
+            await ledger.append([reading(f"1-{number}")])
+        await ledger.trim(EPOCH_MS + 1_000_000)
+        await ledger.append([kept(), reading("1-50")])
+        found = await Ledger(database, clock, "reader").load(["f"])
+        assert found.readings == {("f", "m"): "1-50"}
+        assert set(found.links["f"]) == {("m", "9.1")}
+
+    on(tell)
+
+
+def test_a_link_and_its_newest_state_are_one_row() -> None:
+    async def tell(database: Database, clock: LoopClock) -> None:
+        ledger = await owner(database, clock)
+        await ledger.append([kept(lots="1.00")])
+        await ledger.append([kept(lots="0.50")])
+        await ledger.append([kept(ended=True)])
+        assert await ledger.links() == []
+        (one,) = await ledger.links(living=False)
+        assert isinstance(one, Link)
+        assert one.legs[0].state is LegState.CLOSED
+
+    on(tell)
