@@ -25,6 +25,7 @@ from copier.model import (
     Permit,
     Position,
     Side,
+    TradeMode,
     TradeRequest,
     TradeResult,
 )
@@ -322,6 +323,90 @@ def test_at_most_128_requests_of_a_manager_wait_for_an_answer() -> None:
     play(act)
 
 
+def test_a_side_that_the_symbol_forbids_is_never_sent_as_a_dealer_might_be_let_through() -> None:
+    async def act(scene: Scene) -> None:
+        with pytest.raises(Rejected) as caught:
+            await scene.open(side=Side.SELL)
+        assert caught.value.reason is Reason.LONG_ONLY
+        assert scene.fake.sent == []
+
+    play(act, symbols={"EURUSD": {"trade_mode": TradeMode.LONG_ONLY}})
+
+
+def test_a_list_that_cannot_be_read_after_the_fill_makes_the_order_unknown_and_not_unsent() -> None:
+    async def act(scene: Scene) -> None:
+        def filled_then_blind(seconds: float, act: Callable[[], None]) -> None:
+            act()
+            scene.fake.fails["PositionRequest"] = 7
+
+        scene.fake.later = filled_then_blind
+        with pytest.raises(OutcomeUnknown, match="the server took the order"):
+            await scene.open()
+        assert len(scene.account.positions) == 1
+
+    play(act)
+
+
+def test_a_wrong_filling_mode_is_tried_once_more_with_another() -> None:
+    async def act(scene: Scene) -> None:
+        scene.fake.next_requests.append(RequestFault(executes=False, retcode=10030))
+        await scene.open()
+        assert [sent.get("TypeFill", 0) for sent in scene.fake.sent] == [0, 1]
+        assert len(await scene.positions()) == 1
+
+    play(act)
+
+
+def test_a_close_in_pieces_ends_with_the_first_that_is_filled_in_part() -> None:
+    async def act(scene: Scene) -> None:
+        opened = await scene.open("1.00")
+        scene.account.positions[opened.ticket].lots = Decimal("2.50")
+        scene.account.positions[opened.ticket].view = None
+        scene.account.changed()
+        scene.fake.sent.clear()
+        scene.fake.next_requests.append(RequestFault(broker=Fault(fraction=Decimal("0.5"))))
+        assert (await scene.close(opened.ticket)).lots == Decimal("0.50")
+        assert len(scene.fake.sent) == 1
+
+    play(act, symbols={"EURUSD": {"volume_max": Decimal(1)}})
+
+
+def test_adding_to_a_netting_position_keeps_its_levels_and_reducing_it_its_tag() -> None:
+    async def act(scene: Scene) -> None:
+        opened = await scene.open(tag=TAG, stop_loss=Decimal("1.09"))
+        await scene.open(tag=TAG)
+        await scene.close(opened.ticket, "0.10")
+        (position,) = await scene.positions()
+        assert (position.stop_loss, position.tag, position.lots) == (Decimal("1.09"), TAG, Decimal("0.50"))
+
+    play(act, mode=MarginMode.NETTING)
+
+
+def test_an_order_that_became_late_while_the_child_was_reading_is_not_sent() -> None:
+    async def act(scene: Scene) -> None:
+        loop: Any = asyncio.get_running_loop()
+
+        def sleep(seconds: float) -> None:
+            loop._now += seconds
+
+        scene.fake.sleep, scene.fake.request_s = sleep, 1.0
+        order = TradeRequest(symbol="EURUSD", action=Side.BUY, lots=Decimal("0.10"))
+        with pytest.raises(Rejected) as caught:
+            await scene.gateway.execute_trade(order, Permit(token=1, not_after_ms=scene.clock.now_ms() + 1_500))
+        assert caught.value.reason is Reason.TOO_LATE
+        assert scene.fake.sent == []
+
+    play(act)
+
+
+def test_requests_that_were_answered_do_not_count_as_outstanding() -> None:
+    async def act(scene: Scene) -> None:
+        for _ in range(OUTSTANDING_MAX + 2):
+            await scene.open("0.01")
+
+    play(act)
+
+
 # connection
 
 
@@ -409,6 +494,35 @@ def test_not_found_is_an_empty_list_only_where_nothing_floats() -> None:
             await scene.positions()
 
     play(act, not_found_when_flat=True)
+
+
+def test_not_found_beside_an_empty_cache_is_not_believed_while_money_floats() -> None:
+    async def act(scene: Scene) -> None:
+        scene.fake.start_lag(3600)
+        await scene.open()
+        scene.fake.fails["PositionRequest"] = 13
+        with pytest.raises(Unavailable):
+            await scene.positions()
+
+    play(act)
+
+
+def test_the_record_of_another_login_never_passes_for_ours() -> None:
+    async def act(scene: Scene) -> None:
+        manager: Any = scene.fake.managers[0]
+        users, lists = manager.UserRequest, manager.PositionRequest
+        scene.server.buy(LOGIN + 1, "EURUSD", "0.10")
+        manager.UserRequest = lambda login: users(LOGIN + 1)
+        with pytest.raises(Unavailable, match="was told of 5002"):
+            await scene.gateway.get_account()
+        manager.PositionRequest = lambda login: lists(LOGIN + 1)
+        with pytest.raises(Unavailable, match="was told of 5002"):
+            await scene.positions()
+        with pytest.raises(Unavailable):
+            await scene.open()
+        assert scene.fake.sent == []
+
+    play(act)
 
 
 def test_an_unknown_manager_is_told_what_to_mend() -> None:
