@@ -74,6 +74,8 @@ class Follower:
         self._again: dict[LinkName, tuple[float, float]] = {}
         """When a link that was refused something may ask again, and the pause it has by then."""
         self._complained: dict[LinkName, str] = {}
+        self._closed_s: dict[str, float] = {}
+        """When a leg's close was last sent, by tag: a list that lags is no reason to close it again at once."""
         self._level_at = 0.0
 
     @property
@@ -370,6 +372,10 @@ class Follower:
     async def _cut(self, link: Link, leg: Leg, lots_after: Decimal) -> bool:
         if self.leveller.waits_for(link.symbol, link.name):
             return self.wait_for_symbol(link)
+        now = asyncio.get_running_loop().time()
+        self._closed_s = {tag: at for tag, at in self._closed_s.items() if now - at < max(PAUSE_MIN_S, self.gateway.facts.settle_s)}
+        if leg.tag in self._closed_s:
+            return self.wait_for_symbol(link)
         net = position = None
         if self.standing.mode is MarginMode.NETTING or lots_after:
             book = await self.leveller.level()
@@ -390,6 +396,8 @@ class Follower:
         finally:
             self.leveller.traded(link.symbol)
         self.memory.believe(link)
+        if net is None and not lots_after:
+            self._closed_s[leg.tag] = now
         self.level_within(0.0 if link.cut is None or link.cut.answered else PAUSE_MIN_S)
         if net is not None and link.cut is None:
             left = next(each for each in link.legs if each.tag == leg.tag)
