@@ -1,0 +1,261 @@
+"""An independent judge: what the brokers executed and hold at the end, against what the masters did; never the engine's belief.
+
+Of the engine it takes only the meaning of its tags (from the journal, where each must stand before its order was executed),
+the receipts that explain what is missing, and whether it has come to rest.
+"""
+
+from collections.abc import Iterator
+from decimal import Decimal
+
+import msgspec
+import sqlalchemy as sa
+
+from copier import database as db
+from copier import wire
+from copier.gateways.comments import tag_in
+from copier.ledger import JournalEntry, LinkKept
+from copier.link import LegState
+from copier.model import DealReason, MarginMode, Receipt, Side, Verdict
+from tests.simulation.history import Broker, Executed, History
+
+ZERO = Decimal(0)
+STEP = Decimal("0.01")
+EXPLAINS = {Verdict.REFUSED, Verdict.SKIPPED, Verdict.FAILED, Verdict.ALERT}
+
+
+class Meaning(msgspec.Struct, frozen=True):
+    """What the journal says a tag is for."""
+
+    master: str
+    identifier: int
+    side: Side
+    journaled_ms: int
+
+
+class Wanted(msgspec.Struct):
+    """What a master has of one position (on netting: since its symbol was last flat or turned)."""
+
+    symbol: str
+    side: Side
+    since_ms: int
+    opened: Decimal = ZERO
+    """In this life of it."""
+    now: Decimal = ZERO
+    ever: Decimal = ZERO
+    """In all its lives, both sides."""
+    stop_loss: Decimal = ZERO
+    take_profit: Decimal = ZERO
+    since_kept: int = 0
+
+
+Group = tuple[str, object]
+"""A master, and a position's identifier, or on netting its symbol: there identifiers come and go unseen."""
+
+
+def judge(history: History) -> list[str]:
+    """Return everything that is wrong with the end of a history, in words; empty if nothing is."""
+    wrong: list[str] = []
+    masters = {master.name: _masters_truth(history.brokers[master.name]) for master in history.plan.masters}
+    meanings = _meanings(history)
+    for follower in history.plan.followers:
+        name, broker = follower.name, history.brokers[follower.name]
+        of_tag = {tag: meaning for (who, tag), meaning in meanings.items() if who == name}
+        wrong += [f"{name}: {words}" for words in _Account(history, broker, masters, of_tag).judge()]
+    wrong += _unrest(history)
+    return wrong
+
+
+def _meanings(history: History) -> dict[tuple[str, str], Meaning]:
+    found: dict[tuple[str, str], Meaning] = {}
+    with history.database._engine.begin() as connection:
+        rows = connection.execute(sa.select(db.journal.c.at_ms, db.journal.c.body).order_by(db.journal.c.seq)).all()
+    for at_ms, body in rows:
+        for kept in wire.decode(body, list[JournalEntry]):
+            if isinstance(kept, LinkKept):
+                link = kept.link
+                for leg in link.legs:
+                    meaning = Meaning(link.master, link.position.identifier, leg.side, at_ms)
+                    found.setdefault((link.follower, leg.tag), meaning)
+    return found
+
+
+def _masters_truth(broker: Broker) -> dict[object, Wanted]:
+    """Return every position the master ever had, by identifier, or by symbol on netting."""
+    netting = broker.plan.mode is MarginMode.NETTING
+    truth: dict[object, Wanted] = {}
+    for done in broker.executed:
+        order, lots = done.order, done.fill.lots
+        key: object = order.symbol if netting else done.identifier
+        each = truth.setdefault(key, Wanted(order.symbol, order.side, done.at_ms))
+        if not netting:
+            opens = order.position == 0
+            each.now += lots if opens else -lots
+            each.opened += lots if opens else ZERO
+            each.ever += lots if opens else ZERO
+            continue
+        signed = each.now * each.side.sign + lots * order.side.sign
+        if each.now == 0 or signed * each.side.sign < 0:
+            fresh = abs(signed)
+            each.side, each.since_ms, each.opened = order.side, done.at_ms, ZERO
+        else:
+            fresh = max(ZERO, abs(signed) - each.now)
+        each.opened += fresh
+        each.ever += fresh
+        each.now = abs(signed)
+    for position in broker.account.positions.values():
+        key = position.symbol if netting else position.identifier
+        each = truth[key]
+        assert each.now == position.lots, f"the judge counts {each.now} lots of {key}, the broker {position.lots}"
+        each.stop_loss, each.take_profit = position.stop_loss, position.take_profit
+    return truth
+
+
+class _Account:
+    """One follower's account before the judge."""
+
+    def __init__(
+        self, history: History, broker: Broker, masters: dict[str, dict[object, Wanted]], of_tag: dict[str, Meaning]
+    ) -> None:
+        self.history = history
+        self.broker = broker
+        self.plan = broker.plan
+        self.masters = masters
+        self.of_tag = of_tag
+        self.modes = {master.name: master.mode for master in history.plan.masters}
+        self.openings: dict[Group, list[Executed]] = {}
+        self.owner: dict[int, Group] = {}
+
+    def judge(self) -> Iterator[str]:
+        yield from self._sort_openings()
+        yield from self._doubled()
+        if self.plan.mode is MarginMode.NETTING:
+            yield from self._netting_end()
+        else:
+            yield from self._tickets_end()
+        yield from self._other_hands()
+
+    def _group(self, meaning: Meaning) -> Group:
+        if self.modes[meaning.master] is MarginMode.NETTING:
+            symbols = {done.identifier: done.order.symbol for done in self.history.brokers[meaning.master].executed}
+            return meaning.master, symbols.get(meaning.identifier, meaning.identifier)
+        roots = {}
+        for done in self.history.brokers[meaning.master].executed:
+            roots[done.fill.position] = roots[done.identifier] = done.identifier
+            if done.fill.rest:
+                roots[done.fill.rest] = done.identifier
+        return meaning.master, roots.get(meaning.identifier, meaning.identifier)
+
+    def _sort_openings(self) -> Iterator[str]:
+        for done in self.broker.executed:
+            if done.order.reason is not DealReason.EXPERT or done.order.position:
+                continue
+            tag = tag_in(done.order.comment)
+            meaning = self.of_tag.get(tag)
+            if meaning is None or meaning.journaled_ms > done.at_ms:
+                yield f"order {tag!r} at {done.at_ms} was executed and no journal knew it"
+                continue
+            if done.order.side is meaning.side:
+                group = self._group(meaning)
+                self.openings.setdefault(group, []).append(done)
+                self.owner[done.identifier] = group
+
+    def _doubled(self) -> Iterator[str]:
+        tags: dict[str, int] = {}
+        for dones in self.openings.values():
+            for done in dones:
+                tags[tag_in(done.order.comment)] = tags.get(tag_in(done.order.comment), 0) + 1
+        yield from (f"order {tag} was executed {count} times" for tag, count in sorted(tags.items()) if count > 1)
+        for (master, key), dones in self.openings.items():
+            wanted = self.masters[master].get(key)
+            opened = sum((done.fill.lots for done in dones), ZERO)
+            if wanted is None:
+                yield f"{opened} lots were opened for {master} {key}, which never was"
+            elif opened > wanted.ever * self.plan.ratio:
+                yield f"{opened} lots were opened for {master} {key}, which is only {wanted.ever} x {self.plan.ratio}"
+
+    def _bounds(self, group: Group, wanted: Wanted) -> tuple[Decimal, Decimal]:
+        """Return the least and the most that may be open for a master's position; receipts widen downwards."""
+        dones = [d for d in self.openings.get(group, []) if d.at_ms >= wanted.since_ms and d.order.side is wanted.side]
+        opened = sum((done.fill.lots for done in dones), ZERO)
+        full = wanted.now * self.plan.ratio
+        if opened == wanted.opened * self.plan.ratio:
+            most = full + STEP * (len(dones) - 1) if wanted.now else ZERO
+            return full, max(full, most)
+        receipts = self._receipts(group)
+        if not any(receipt.verdict in EXPLAINS or receipt.code in ("copied_resized", "found") for receipt in receipts):
+            return full, full
+        shrunk = opened * wanted.now / wanted.opened if wanted.opened else ZERO
+        return shrunk.quantize(STEP, "ROUND_DOWN"), min(opened, full + STEP * max(1, len(dones)))
+
+    def _receipts(self, group: Group) -> list[Receipt]:
+        def is_of(receipt: Receipt) -> bool:
+            identifier = receipt.key.partition(".")[0]
+            if receipt.follower != self.plan.name or receipt.master != group[0] or not identifier.isdigit():
+                return False
+            return self._group(Meaning(receipt.master, int(identifier), Side.BUY, 0)) == group
+
+        return [receipt for receipt in self.history.receipts if is_of(receipt)]
+
+    def _wanted(self) -> Iterator[tuple[Group, Wanted]]:
+        for master in self.plan.masters:
+            for key, wanted in self.masters[master].items():
+                yield (master, key), wanted
+
+    def _tickets_end(self) -> Iterator[str]:
+        held: dict[Group, Decimal] = {}
+        for position in self.broker.account.positions.values():
+            group = self.owner.get(position.identifier)
+            if group is None:
+                continue
+            held[group] = held.get(group, ZERO) + position.lots
+            wanted = self.masters[group[0]].get(group[1])
+            if wanted is None or not wanted.now:
+                yield f"ticket {position.ticket} ({position.lots} lots) is open for {group}, which the master closed"
+            elif (position.side, position.symbol) != (wanted.side, wanted.symbol):
+                yield f"ticket {position.ticket} is {position.side} {position.symbol}, {group} is {wanted.side} {wanted.symbol}"
+            elif self.plan.levels and (position.stop_loss, position.take_profit) != (wanted.stop_loss, wanted.take_profit):
+                levels = f"{position.stop_loss}/{position.take_profit}"
+                yield f"ticket {position.ticket} has levels {levels}, {group} has {wanted.stop_loss}/{wanted.take_profit}"
+        for group, wanted in self._wanted():
+            least, most = self._bounds(group, wanted) if wanted.now else (ZERO, ZERO)
+            if wanted.now and not least <= held.get(group, ZERO) <= most:
+                codes = [receipt.code for receipt in self._receipts(group)]
+                yield f"{held.get(group, ZERO)} lots are open for {group}, expected {least} to {most}; receipts: {codes}"
+
+    def _netting_end(self) -> Iterator[str]:
+        net = {p.symbol: p.lots * p.side.sign for p in self.broker.account.positions.values() if p.ticket not in self.broker.by_hand}
+        bounds: dict[str, list[Decimal]] = {}
+        for group, wanted in self._wanted():
+            if wanted.now:
+                least, most = self._bounds(group, wanted)
+                low, high = (least, most) if wanted.side is Side.BUY else (-most, -least)
+                sums = bounds.setdefault(wanted.symbol, [ZERO, ZERO])
+                sums[0] += low
+                sums[1] += high
+        for symbol in sorted(net.keys() | bounds.keys()):
+            low, high = bounds.get(symbol, [ZERO, ZERO])
+            if not low <= net.get(symbol, ZERO) <= high:
+                yield f"{symbol} holds {net.get(symbol, ZERO)} lots, expected {low} to {high}"
+
+    def _other_hands(self) -> Iterator[str]:
+        for ticket in self.broker.by_hand:
+            position = self.broker.account.positions.get(ticket)
+            if position is None or position.lots != Decimal("0.33") or position.stop_loss or position.take_profit:
+                yield f"another hand's ticket {ticket} was touched"
+
+
+def _unrest(history: History) -> Iterator[str]:
+    worker = history.worker
+    if worker.error:
+        yield f"worker still says: {worker.error}"
+    for name, watcher in history.watchers.items():
+        if watcher.error:
+            yield f"watcher of {name} still says: {watcher.error}"
+    for name, follower in worker.followers.items():
+        if follower.error:
+            yield f"{name} still says: {follower.error}"
+        for link in follower.links.values():
+            if link.cut is not None:
+                yield f"{name}: a cut of {link.name} is still on its way"
+            if any(leg.state in (LegState.SENDING, LegState.UNKNOWN) for leg in link.legs):
+                yield f"{name}: an order of {link.name} is still unknown"
