@@ -12,11 +12,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from copier import database as db
-from copier.clock import LoopClock, run_virtual
+from copier.clock import Clock, LoopClock, SystemClock, run_virtual
 from copier.database import MEMORY, Database
 from copier.diff import View
 from copier.errors import Fenced, StoreError
-from copier.ledger import TOMBSTONES_MS, FactKept, JournalEntry, Ledger, LinkKept, ReadingKept, ReceiptKept, Remembered
+from copier.ledger import (
+    _FENCE_LOCK,
+    TOMBSTONES_MS,
+    FactKept,
+    JournalEntry,
+    Ledger,
+    LinkKept,
+    ReadingKept,
+    ReceiptKept,
+    Remembered,
+)
 from copier.link import Leg, LegState, Link
 from copier.model import Receipt, Side, Verdict
 from tests.test_diff import D, position, view_of
@@ -55,7 +65,7 @@ def on(tell: Callable[[Database, LoopClock], Coroutine[Any, Any, None]], url: st
     run_virtual(run())
 
 
-async def owner(database: Database, clock: LoopClock, name: str = "w", *roles: str) -> Ledger:
+async def owner(database: Database, clock: Clock, name: str = "w", *roles: str) -> Ledger:
     ledger = Ledger(database, clock, name)
     await ledger.take(roles or ("follower:f",))
     return ledger
@@ -398,3 +408,37 @@ def test_a_link_and_its_newest_state_are_one_row() -> None:
         assert one.legs[0].state is LegState.CLOSED
 
     on(tell)
+
+
+async def test_a_server_keeps_the_same_promises(needs_postgres: str) -> None:
+    database, clock = Database(needs_postgres), SystemClock()
+    await database.open()
+    first = await owner(database, clock, "first", "follower:f", "follower:g")
+    await asyncio.gather(*(first.append([reading(f"1-{number}"), receipt(number)]) for number in range(20)))
+    second = await owner(database, clock, "second", "follower:g")
+    with pytest.raises(Fenced):
+        await first.append([reading("1-99")])
+    await second.append([kept("g"), reading("1-7", "g")])
+    found = await second.load(["f", "g"])
+    assert found.readings == {("f", "m"): "1-19", ("g", "m"): "1-7"}
+    assert await second.trim(2**62) > 0
+    await second.append([reading("1-8", "g")])
+    assert (await Ledger(database, clock, "reader").load(["g"])).readings == {("g", "m"): "1-8"}
+    await database.close()
+
+
+async def test_on_a_server_no_owner_begins_while_another_writes(needs_postgres: str) -> None:
+    database, clock = Database(needs_postgres), SystemClock()
+    await database.open()
+    first = await owner(database, clock, "first")
+    engine = sa.create_engine(needs_postgres)
+    with engine.begin() as writing:
+        writing.execute(sa.text(f"SELECT pg_advisory_xact_lock_shared({_FENCE_LOCK})"))
+        await first.append([reading("1-1")])
+        taking = asyncio.create_task(owner(database, clock, "second"))
+        done, _ = await asyncio.wait([taking], timeout=0.3)
+        assert not done
+    second = await taking
+    assert (await second.load(["f"])).readings == {("f", "m"): "1-1"}
+    engine.dispose()
+    await database.close()
