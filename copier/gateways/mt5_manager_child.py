@@ -124,14 +124,16 @@ class Desks:
             return
         lines = self._lines.get(login)
         if lines is None or _opens(frame):
-            # A login that is opened again may have a thread that is stuck in a call: it gets a new one.
-            lines = self._lines[login] = queue.SimpleQueue()
+            # A login that is opened again may have a thread that is stuck in a call: it gets a new one, the old one ends.
+            former, lines = lines, queue.SimpleQueue()
+            self._lines[login] = lines
+            if former is not None:
+                former.put(b"")
             threading.Thread(target=self._serve, args=(login, lines), daemon=True, name=f"login {login}").start()
         lines.put(frame)
 
     def _serve(self, login: str, lines: "queue.SimpleQueue[bytes]") -> None:
-        while self._lines.get(login) is lines:
-            frame = lines.get()
+        while (frame := lines.get()) and self._lines.get(login) is lines:
             answer = self.office.answer(login, frame)
             if self._lines.get(login) is lines:
                 self._say(login, answer)

@@ -1,7 +1,7 @@
 """Runs the manager's child with a fake MT5Manager package, and a broker beside it, in the child's own process.
 
-The first word of the command line is what the broker does: `slow-5002` answers that login's requests after a second, `hang-5002`
-never, `die` ends the process as soon as an order arrives.
+The first word of the command line is what the broker does: `slow-5002` answers that login's requests after three seconds,
+`hang-5002` never, `die` ends the process as soon as an order arrives.
 """
 
 import os
@@ -33,7 +33,7 @@ def main(plan: str) -> int:
     fake = FakeManagerServer(server=server, latency_s=0.01, later=later, sleep=time.sleep)
     what, _, login_text = plan.partition("-")
     if what == "slow":
-        fake.slow[int(login_text)] = 1.0
+        fake.slow[int(login_text)] = 3.0
     if what == "hang":
         fake.slow[int(login_text)] = 3600.0
     if what == "die":
