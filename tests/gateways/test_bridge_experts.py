@@ -61,19 +61,19 @@ class Scene:
         return await self.gateway.execute_trade(request, self.permit(token))
 
 
-def broker(clock: ShiftedClock, platform: str = "mt5") -> PaperServer:
+def broker(clock: ShiftedClock, mode: MarginMode = MarginMode.HEDGING) -> PaperServer:
     server = PaperServer("Broker-Demo", clock=clock, server_offset_s=7200)
-    server.add_account(PaperAccount(LOGIN, margin_mode=MarginMode.MT4 if platform == "mt4" else MarginMode.HEDGING))
+    server.add_account(PaperAccount(LOGIN, margin_mode=mode))
     server.set_quote("EURUSD", "1.10000", "1.10010")
     server.set_quote("XAUUSD", "2650.50", "2650.80")
     return server
 
 
 @asynccontextmanager
-async def scene(platform: str, carrier: str, **inputs: Any) -> AsyncIterator[Scene]:
+async def scene(platform: str, carrier: str, mode: MarginMode | None = None, **inputs: Any) -> AsyncIterator[Scene]:
     need_gxx()
     clock = ShiftedClock(MONDAY_NOON_MS)
-    server, faults = broker(clock, platform), Faults()
+    server, faults = broker(clock, mode or (MarginMode.MT4 if platform == "mt4" else MarginMode.HEDGING)), Faults()
     with tempfile.TemporaryDirectory() as name:
         async with bridges(platform, carrier)(server, clock, faults, Path(name), **inputs) as (gateway, running):
             await gateway.open()
@@ -116,6 +116,35 @@ async def test_an_engine_that_does_not_know_the_secret_gets_no_frame_answered() 
         line = await meet(secret="another secret of the tests")
         await line.gone()
         assert any("does not know this account's secret" in said for said in world.expert.said)
+
+
+# orders
+
+
+async def test_an_addition_to_a_netting_position_keeps_the_levels_it_names_none_for() -> None:
+    async with scene("mt5", "tcp", MarginMode.NETTING) as world:
+        await world.open("0.10", stop_loss=Decimal("1.09000"), take_profit=Decimal("1.12000"))
+        assert (await world.open("0.10", stop_loss=Decimal("1.09500"))).stops_set
+        (position,) = (await world.gateway.get_positions()).positions
+        assert (position.stop_loss, position.take_profit) == (Decimal("1.09500"), Decimal("1.12000"))
+
+
+async def test_a_partial_close_on_mt4_tells_the_ticket_of_the_rest() -> None:
+    async with scene("mt4", "files") as world:
+        opened = await world.open("0.30")
+        closed = await world.gateway.close_position(CloseRequest(ticket=opened.ticket, lots=Decimal("0.10")), world.permit())
+        (rest,) = (await world.gateway.get_positions()).positions
+        assert (closed.rest_ticket, closed.lots, rest.identifier) == (rest.ticket, Decimal("0.10"), opened.ticket)
+
+
+@on_every_kind
+async def test_one_close_of_more_than_the_largest_order_takes_as_many_orders_as_it_needs(platform: str, carrier: str) -> None:
+    async with scene(platform, carrier) as world:
+        opened = await world.open("1.10")
+        world.server.change_symbol("EURUSD", volume_max=Decimal("0.50"))
+        closed = await world.gateway.close_position(CloseRequest(ticket=opened.ticket), world.permit())
+        assert (closed.lots, closed.price, closed.message) == (Decimal("1.10"), Decimal("1.10000"), "Position closed")
+        assert not world.account.positions
 
 
 # comments and texts
