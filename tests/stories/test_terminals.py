@@ -3,7 +3,7 @@
 import asyncio
 import itertools
 import tempfile
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -112,6 +112,38 @@ def test_a_partly_filled_open_is_reduced_in_proportion_and_never_topped_up(
     story(lambda: World(master, one(follower), reach={"master": master_way(), "f": follower_way()}), a_partly_filled_open)
 
 
+class Patient(World):
+    """A world that is given the time its lists need."""
+
+    async def settle(self, seconds: float = 3.0) -> None:
+        await super().settle(max(seconds, 18.0))
+
+
+class Lagging:
+    """Ways to accounts whose lists show everything three seconds late."""
+
+    def __init__(self, ways: Terminals | Managers) -> None:
+        self._ways = ways
+
+    @asynccontextmanager
+    async def __call__(self, account: Account) -> AsyncIterator[Gateway]:
+        async with self._ways(account) as gateway:
+            self._ways.by_server[account.server.name].start_lag(3.0)
+            yield gateway
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", [Terminals, Managers])
+@pytest.mark.parametrize("tell", [a_whole_life, a_partly_filled_open])
+@pairs
+def test_lists_that_lag_by_three_seconds_change_nothing_in_the_end(
+    master: MarginMode, follower: MarginMode, tell: Callable[[World], Coroutine[Any, Any, None]], kind: type[Terminals | Managers]
+) -> None:
+    policy = LEVELS if tell is a_whole_life else None
+    way = Lagging(kind())
+    story(lambda: Patient(master, one(follower, policy), reach={"master": way, "f": way}), tell)
+
+
 # Through processes ------------------------------------------------------------------------------------------------------
 
 
@@ -198,7 +230,7 @@ def test_an_order_call_that_hangs_without_effect_is_not_sent_again_and_alerts(mo
     async def tell(world: World) -> None:
         stage.terminals.follower.next_orders.append(OrderFault(hangs=True, executes=False))
         ticket = world.buy("EURUSD", "1.00")
-        await world.settle(90)
+        await world.settle(60)
         assert len(orders(stage.terminals.follower)) == 1
         last = (await world.receipts())[-1]
         assert (last.verdict, last.code) == (Verdict.ALERT, "order_lost")
@@ -228,8 +260,7 @@ def test_an_order_call_that_hangs_during_a_close_ends_flat_and_opens_nothing(
 
 @each_follower
 @pytest.mark.parametrize("whose", ["master", "follower"])
-@pytest.mark.parametrize("positions", [1, 6])
-@pytest.mark.parametrize("empty_s", [2, 20])
+@pytest.mark.parametrize(("positions", "empty_s"), [(1, 2), (1, 20), (6, 20)])
 def test_a_terminal_that_dies_and_comes_back_empty_and_then_full_closes_nothing(
     mode: MarginMode, whose: str, positions: int, empty_s: int
 ) -> None:
@@ -246,7 +277,7 @@ def test_a_terminal_that_dies_and_comes_back_empty_and_then_full_closes_nothing(
         await world.settle(20)
         assert "terminal" in (world.watcher.error if whose == "master" else world.follower().error)
         terminal.startable = True
-        await world.settle(90)
+        await world.settle(60)
         assert world.net_is("EURUSD", str(D("0.50") * positions))
         assert len(orders(stage.terminals.follower)) == before
         assert world.watcher.error == world.follower().error == ""
