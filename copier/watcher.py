@@ -29,6 +29,7 @@ from copier.model import (
     DealEntry,
     DealReason,
     Event,
+    MarginMode,
     MasterFacts,
     MasterPosition,
     Opened,
@@ -254,11 +255,17 @@ class Watcher:
         closings: dict[int, tuple[Decimal, DealReason]] = {}
         if history is None:
             return closings
+        tickets = self._account is not None and self._account.margin_mode is MarginMode.MT4
+        if tickets:
+            since = min(known.open_time for known in missing) - DEAL_LOOK_BACK
+            every = [deal for deal in await history.get_deals(since) if deal.entry in (DealEntry.OUT, DealEntry.OUT_BY)]
         for known in missing:
-            identifier = known.ticket if self._account and self._account.margin_mode == "mt4" else known.identifier
-            deals = await history.get_deals(known.open_time - DEAL_LOOK_BACK, identifier)
-            opened = sum((deal.lots for deal in deals if deal.entry is DealEntry.IN), ZERO)
-            closed = [deal for deal in deals if deal.entry in (DealEntry.OUT, DealEntry.OUT_BY)]
+            if tickets:  # A ticket closed in part lives on as another: only its own closing, of all that it held, is one.
+                opened, closed = known.lots, [deal for deal in every if deal.order == known.ticket]
+            else:
+                deals = await history.get_deals(known.open_time - DEAL_LOOK_BACK, known.identifier)
+                opened = sum((deal.lots for deal in deals if deal.entry is DealEntry.IN), ZERO)
+                closed = [deal for deal in deals if deal.entry in (DealEntry.OUT, DealEntry.OUT_BY)]
             if closed and sum((deal.lots for deal in closed), ZERO) >= opened:
                 closings[known.identifier] = (closed[-1].price, closed[-1].reason)
         return closings
