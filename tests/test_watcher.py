@@ -259,3 +259,15 @@ def test_a_symbol_without_a_price_does_not_hold_up_the_news() -> None:
         assert set(last.specs) == {"EURUSD"}
 
     watch(tell)
+
+
+def test_the_closing_of_a_part_of_a_ticket_is_not_taken_for_the_closing_of_all_while_its_rest_is_not_listed_yet() -> None:
+    async def tell(w: Watch) -> None:
+        ticket = w.server.buy(1, "EURUSD", "1.00").position
+        await asyncio.sleep(1)
+        w.gateway.faults.next(Operation.POSITIONS, empty_list())
+        w.server.close(1, ticket, "0.40")
+        await asyncio.sleep(2)
+        assert [type(event) for event in await w.events(*CHANGES)] == [Opened, Reduced]
+
+    watch(tell, lambda: Watch(mode=MarginMode.MT4, without=frozenset({"wakes"})))

@@ -837,9 +837,10 @@ def test_a_mass_close_that_deals_confirm_is_copied_at_once(mode: MarginMode) -> 
     async def tell(world: World) -> None:
         tickets = [world.buy("EURUSD", "0.20") for _ in range(8)]
         await world.settle()
-        world.close(tickets[0], "0.10")
+        for ticket in tickets:
+            world.close(ticket, "0.10")
         await world.settle()
-        assert len(world.accounts["f"].positions) == 8
+        assert [p.lots for p in world.accounts["f"].positions] == [D("0.10")] * 8
         for position in world.master.positions:
             world.close(position.ticket)
         await world.settle(1)
