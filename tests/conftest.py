@@ -7,6 +7,7 @@ import socket
 import subprocess
 import tempfile
 import threading
+from collections import Counter
 from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any, NoReturn
@@ -18,9 +19,30 @@ SERVERS = {"needs_redis", "needs_postgres"}
 """Fixtures that start a server: whatever asks for one is a server test, and no part of the default run."""
 
 
+SAMPLED = {
+    "test_a_role_killed_anywhere_leaves_everything_on_target": 3,
+    "test_the_picture_never_outgrows_the_screen_and_ends_with_what_happened_last": 4,
+    "test_a_terminal_that_dies_and_comes_back_empty_and_then_full_closes_nothing": 5,
+    "test_an_open_that_is_executed_late_is_never_doubled_and_closes_with_the_master": 5,
+    "test_a_copy_closed_by_hand_is_handled_as_the_policy_says": 4,
+    "test_a_close_whose_answer_does_not_come_is_done_once": 5,
+    "test_a_partial_close_whose_answer_does_not_come_is_done_once": 4,
+    "test_failed_reads_at_the_follower_delay_and_lose_nothing": 5,
+    "test_a_cut_on_its_way_when_the_worker_dies_is_done_once": 5,
+    "test_a_frozen_worker_that_wakes_after_its_successor_began_does_nothing_and_leaves": 4,
+}
+"""Tests of many cases, of which the default run takes every so-many-eth: the others are slow."""
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    seen: Counter[str] = Counter()
     for item in items:
+        name = getattr(item, "originalname", item.name)
+        if name in SAMPLED:
+            if seen[name] % SAMPLED[name]:
+                item.add_marker(pytest.mark.slow)
+            seen[name] += 1
         if SERVERS & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.server)
 
