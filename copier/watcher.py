@@ -26,8 +26,10 @@ from copier.model import (
     Account,
     Change,
     Closed,
+    Deal,
     DealEntry,
     DealReason,
+    DealType,
     Event,
     MarginMode,
     MasterFacts,
@@ -49,7 +51,11 @@ OUTBOX_MAX = 1_000
 FACTS_AGE_MAX_MS = 2_000
 SPEC_AGE_MAX_MS = 60_000
 BACK_OFF_MAX_S = 5.0
+SILENCE_MS = 30_000
+"""A history that can be read and tells of no close speaks against one: reads alone must then agree for so long."""
 DEAL_LOOK_BACK = timedelta(days=1)
+UNCONFIRMED_S = 5.0
+"""Where history could say that a position was closed and does not, reads must have been without it for so long."""
 
 
 class Watcher:
@@ -71,6 +77,8 @@ class Watcher:
         self._settings = settings
         self._account: Account | None = None
         self._account_ms = 0
+        self._same_account = False
+        """Facts and positions have agreed on whose they are: until then the facts may be those of another account."""
         self._specs: dict[str, tuple[int, SymbolSpec]] = {}
         self._role = f"watcher:{name}"
         self._last = EntryId()
@@ -78,7 +86,8 @@ class Watcher:
         self._read = 0
         self._read_ms = 0
         self._snapshot_due = 0.0
-        self._missing: dict[int, int] = {}
+        self._missing: dict[int, tuple[int, int]] = {}
+        """By identifier: in how many reads it was missed, and since when."""
         self._wake = asyncio.Event()
 
     async def run(self) -> None:
@@ -185,9 +194,11 @@ class Watcher:
         if not positions.connected:
             raise GatewayError("the terminal is not connected to its trade server", account=positions.account)
         if self._account is not None and positions.account != self._account.account:
-            raise GatewayError(
-                f"expected positions of {self._account.account}, the terminal shows another account", account=positions.account
-            )
+            expected = self._account.account
+            if not self._same_account:
+                self._account = None
+            raise GatewayError(f"expected positions of {expected}, the terminal shows another account", account=positions.account)
+        self._same_account = self._account is not None
         return positions
 
     async def _facts(self) -> Account:
@@ -218,16 +229,16 @@ class Watcher:
     async def _gone(self, positions: Positions, account: Account) -> dict[int, tuple[Decimal, DealReason]]:
         """Return the identifiers that are surely gone, with closing price and reason where a deal told them."""
         missing = match(self.view, positions.positions, account.margin_mode).missing
-        counts = {known.identifier: self._missing.get(known.identifier, 0) + 1 for known in missing}
-        self._missing = counts
+        now = self._clock.now_ms()
+        before = {known.identifier: self._missing.get(known.identifier, (0, now)) for known in missing}
+        self._missing = {identifier: (reads + 1, since_ms) for identifier, (reads, since_ms) in before.items()}
         if not missing:
             self.held_back = ()
             return {}
         gone = await self._closing_deals(missing)
         rest = [known for known in missing if known.identifier not in gone]
         if rest and not self._breaks(len(rest)):
-            enough = self._settings.confirm_reads
-            gone |= {k.identifier: (ZERO, DealReason.OTHER) for k in rest if counts[k.identifier] >= enough}
+            gone |= {known.identifier: (ZERO, DealReason.OTHER) for known in rest if self._enough(known.identifier, now)}
         elif rest and (await self._ledger.controls()).get(f"master:{self.name}") == "release":
             gone |= {known.identifier: (ZERO, DealReason.OTHER) for known in rest}
             await self._ledger.set_control(f"master:{self.name}", "live", "watcher")
@@ -246,6 +257,19 @@ class Watcher:
             self._missing.pop(identifier, None)
         return gone
 
+    def _enough(self, identifier: int, now_ms: int) -> bool:
+        """Return whether fresh reads alone have missed a position often enough, and long enough where history is silent."""
+        reads, since_ms = self._missing[identifier]
+        if reads < self._settings.confirm_reads:
+            return False
+        return self._gateway.deals is None or now_ms - since_ms >= SILENCE_MS
+
+    def _stays_away(self, identifier: int, now: float) -> bool:
+        """Return whether reads alone say that a position is gone; history that is silent about it asks for patience."""
+        count, since = self._missing[identifier]
+        patience_s = 0.0 if self._gateway.deals is None else UNCONFIRMED_S
+        return count >= self._settings.confirm_reads and now - since >= patience_s
+
     def _breaks(self, missing: int) -> bool:
         breaker = self._settings.breaker
         return missing >= breaker.count_min and Decimal(missing * 100) > breaker.share_max * len(self.view.open)
@@ -261,12 +285,13 @@ class Watcher:
             every = [deal for deal in await history.get_deals(since) if deal.entry in (DealEntry.OUT, DealEntry.OUT_BY)]
         for known in missing:
             if tickets:  # A ticket closed in part lives on as another: only its own closing, of all that it held, is one.
-                opened, closed = known.lots, [deal for deal in every if deal.order == known.ticket]
+                closed = [deal for deal in every if deal.order == known.ticket]
+                flat = sum((deal.lots for deal in closed), ZERO) >= known.lots
             else:
                 deals = await history.get_deals(known.open_time - DEAL_LOOK_BACK, known.identifier)
-                opened = sum((deal.lots for deal in deals if deal.entry is DealEntry.IN), ZERO)
                 closed = [deal for deal in deals if deal.entry in (DealEntry.OUT, DealEntry.OUT_BY)]
-            if closed and sum((deal.lots for deal in closed), ZERO) >= opened:
+                flat = sum((_signed(deal) for deal in deals), ZERO) == 0
+            if closed and flat:
                 closings[known.identifier] = (closed[-1].price, closed[-1].reason)
         return closings
 
@@ -323,3 +348,14 @@ class Watcher:
             entry, event = self._outbox[0]
             await self._stream.publish(self.name, entry, event)
             self._outbox.popleft()
+
+
+def _signed(deal: Deal) -> Decimal:
+    """Return what a deal did to its position's volume: those of a position that is no more add up to nothing."""
+    match deal.type:
+        case DealType.BUY:
+            return deal.lots
+        case DealType.SELL:
+            return -deal.lots
+        case _:
+            return ZERO

@@ -1,6 +1,8 @@
 """What a snapshot brings later than the event: opens wait for it as long as they are young."""
 
-from copier.gateways.paper_faults import Operation, failed_read
+import pytest
+
+from copier.gateways.paper_faults import Operation, empty_list, failed_read
 from copier.model import MarginMode, Permit, TradeRequest, TradeResult, Verdict
 from tests.world import World, one, story
 
@@ -78,3 +80,16 @@ def test_a_loss_limit_is_known_before_the_first_open() -> None:
         "worst_case": {"enabled": False},
     }
     story(lambda: World(MarginMode.HEDGING, one(MarginMode.HEDGING), follower_risk=risk), tell)
+
+
+@pytest.mark.parametrize("mode", list(MarginMode))
+def test_a_connected_list_that_is_empty_for_a_while_closes_nothing_while_history_tells_of_no_close(mode: MarginMode) -> None:
+    async def tell(world: World) -> None:
+        world.buy("EURUSD", "1.00")
+        await world.settle()
+        world.master.gateway.faults.next(Operation.POSITIONS, empty_list(), times=20)
+        await world.settle(12)
+        assert world.net_is("EURUSD", "1.00")
+        assert len(world.accounts["f"].server.accounts[1].deals) == 2  # The deposit and the one opening.
+
+    story(lambda: World(mode, one(MarginMode.HEDGING)), tell)
