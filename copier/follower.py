@@ -373,7 +373,9 @@ class Follower:
         if self.leveller.waits_for(link.symbol, link.name):
             return self.wait_for_symbol(link)
         now = asyncio.get_running_loop().time()
-        self._closed_s = {tag: at for tag, at in self._closed_s.items() if now - at < max(PAUSE_MIN_S, self.gateway.facts.settle_s)}
+        self._closed_s = {
+            tag: at for tag, at in self._closed_s.items() if now - at < max(PAUSE_MIN_S, self.gateway.facts.settle_s)
+        }
         if leg.tag in self._closed_s:
             return self.wait_for_symbol(link)
         net = position = None
@@ -385,6 +387,8 @@ class Follower:
                 self.memory.dirty[link.name] = None
                 return link.cut is None  # The read changed what is believed: ask again what is missing.
             if self.standing.mode is MarginMode.NETTING:
+                if self.leveller.lags(link.symbol):
+                    return self.wait_for_symbol(link)
                 net, position = book.net(link.symbol), book.position_of(link.symbol)
                 if (position is None or position.type is not leg.side) and not self.leveller.understood(link.symbol):
                     return self.wait_for_symbol(link)  # Another hand, a stop or a late list: nothing to take back blindly.

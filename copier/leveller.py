@@ -327,11 +327,11 @@ class Leveller:
         if foreign == self._foreign.get(symbol, ZERO):
             self._odd_ms.pop(symbol, None)
             return
-        if await self._came_late(symbol, foreign - self._foreign.get(symbol, ZERO)):
+        settled = self.book.settled(self._traded_ms.get(symbol, 0))
+        if settled and await self._came_late(symbol, foreign - self._foreign.get(symbol, ZERO)):
             follower.level_within(LOOK_AGAIN_S)
             return
         odd_since = self._odd_ms.setdefault(symbol, self.book.began_ms)
-        settled = self.book.settled(max(self._traded_ms.get(symbol, 0), 0))
         closed = _closing(await self._deals_of(self._net_identifiers.get(symbol, 0))) if mine and not net else None
         wait_ms = self._patience_ms if not net and closed is None else self.book.settle_ms
         if not settled or (mine and self.book.began_ms - odd_since < wait_ms):
@@ -352,6 +352,16 @@ class Leveller:
         """Return whether a netting symbol holds what our legs and the other hand's volume add up to."""
         links = [link for link in self._follower.links.values() if link.symbol == symbol]
         return self.book.net(symbol) == ours(links, symbol) + self._foreign.get(symbol, ZERO)
+
+    def lags(self, symbol: str) -> bool:
+        """Return whether the last read may not show our last order in a netting symbol yet: nothing can be measured by it."""
+        return not self.book.settled(self._traded_ms.get(symbol, 0)) and not self.understood(symbol)
+
+    def net_now(self, symbol: str) -> Decimal:
+        """Return a netting symbol's signed volume as it must be by now, where no order in it is uncertain."""
+        if not self.lags(symbol):
+            return self.book.net(symbol)
+        return ours(self._follower.links.values(), symbol) + self._foreign.get(symbol, ZERO)
 
     async def _came_late(self, symbol: str, moved: Decimal) -> bool:
         """Return whether an order that was given up has moved the symbol after all, as its deal or the exact volume says."""

@@ -25,6 +25,8 @@ replace = msgspec.structs.replace
 REQUOTE_PAUSE_S = 0.05
 PAUSE_MIN_S = 0.2
 SNAPSHOT_PAUSE_S = 1.0
+LOOK_SOON_S = 0.5
+"""After an open its position is looked at: only its identifier is sure to stay, and an answer does not tell it."""
 
 
 class Agenda(Protocol):
@@ -144,12 +146,14 @@ class Opens:
         """Journal one order and send it; return whether it was filled."""
         policy = self._memory.relations[link.master].policy.copying
         stamps = replace(link.stamps, decided_ms=self._memory.clock.now_ms(), sent_ms=0, answered_ms=0)
-        net = (await self._leveller.level()).net(planned.symbol) if self._standing.mode is MarginMode.NETTING else None
+        net = None
+        if self._standing.mode is MarginMode.NETTING:
+            await self._leveller.level()
+            net = self._leveller.net_now(planned.symbol)
         self._number += 1
         leg = Leg(tag=make_tag(self._token, self._number), side=planned.side, asked=lots, net_before=net)
         before = self._memory.links[link.name]
-        legs = (*(old for old in link.legs if old.state is not LegState.FAILED), leg)
-        link = replace(link, legs=legs, stamps=stamps)
+        link = replace(link, legs=(*link.legs, leg), stamps=stamps)  # Lost ones stay: they may land yet, and be told apart.
         stop, target = planned.stop_loss, planned.take_profit
         if net is not None:
             stop, target = self._leveller.net_levels_with(link)
@@ -185,6 +189,7 @@ class Opens:
             self._memory.dirty[link.name] = None
             self._agenda.level_within(PAUSE_MIN_S)
             return False
+        self._agenda.level_within(LOOK_SOON_S)
         if result.price != planned.price or len(link.legs) > 1:
             self._memory.relevel.add(link.name)  # The levels were laid on another fill than we got.
         self._agenda.level_within(self._leveller.book.settle_ms / 1000)  # To learn what the answer does not say.

@@ -173,7 +173,14 @@ def adopt(lost: Lost, rivals: Sequence[Lost], book: Book, owned: dict[int, str],
     if len(group) == len(others) and all(fits(p, each) for p, each in zip(group, others, strict=True)):
         found = group[mine]
     elif not any(each.link.wanted_open for each in others):
-        found = next(p for p in group if fits(p, lost))
+        mine_only = [
+            p
+            for p in group
+            if fits(p, lost) and (p.lots == lost.leg.asked or not any(p.lots == e.leg.asked and fits(p, e) for e in others))
+        ]
+        if not mine_only:
+            return None  # Another order asked for just this volume.
+        found = mine_only[0]
     else:
         return None
     owned[found.ticket] = lost.leg.tag
@@ -312,6 +319,8 @@ def repairs(link: Link, spec: SymbolSpec | None, mode: MarginMode) -> list[Repai
             for leg in open_legs
             if (leg.stop_loss, leg.take_profit) != (link.stop_loss, link.take_profit)
         ]
+    if mode is MarginMode.NETTING and link.cut is not None:
+        return found  # How the symbol's volume moves must tell what became of the cut alone.
     if link.state in (LinkState.PENDING, LinkState.COPIED) and link.position.lots_opened > link.anchor:
         wanted = link.position.lots_opened - link.anchor if link.anchor else link.position.lots
         found.append(OpenMore(master_lots=min(wanted, link.position.lots)))

@@ -184,8 +184,8 @@ class _Account:
         receipts = self._receipts(group)
         if not any(receipt.verdict in EXPLAINS or receipt.code in ("copied_resized", "found") for receipt in receipts):
             return full, full
-        shrunk = opened * wanted.now / wanted.opened if wanted.opened else ZERO
-        return shrunk.quantize(STEP, "ROUND_DOWN"), min(opened, full + STEP * max(1, len(dones)))
+        # Volumes only ever shrink: of what was not filled in full nobody outside can say how much is left, but not nothing.
+        return (STEP if opened else ZERO), full + STEP * max(1, len(dones))
 
     def _receipts(self, group: Group) -> list[Receipt]:
         def is_of(receipt: Receipt) -> bool:
