@@ -30,7 +30,12 @@ from tests.simulation.redis import FailingRedis
 T = TypeVar("T")
 D = Decimal
 EPOCH_MS = 1_767_600_000_000
-PRICES = {"EURUSD": ("1.10000", "0.00001"), "GBPUSD": ("1.30000", "0.00001"), "XAUUSD": ("2650.00", "0.01"), "USDJPY": ("150.000", "0.001")}
+PRICES = {
+    "EURUSD": ("1.10000", "0.00001"),
+    "GBPUSD": ("1.30000", "0.00001"),
+    "XAUUSD": ("2650.00", "0.01"),
+    "USDJPY": ("150.000", "0.001"),
+}
 QUIET_S = 110.0
 
 
@@ -83,9 +88,7 @@ class Broker:
     def gateway(self) -> PaperGateway:
         """Return a new process's way to it."""
         without = frozenset() if self.plan.deals else frozenset({"deals"})
-        return PaperGateway(
-            self.server, 1, clock=self.clock, faults=self.faults, latency_s=self.plan.latency_s, without=without
-        )
+        return PaperGateway(self.server, 1, clock=self.clock, faults=self.faults, latency_s=self.plan.latency_s, without=without)
 
     def habits(self) -> None:
         """Lay what this broker always does."""

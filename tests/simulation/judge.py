@@ -223,7 +223,9 @@ class _Account:
                 yield f"{held.get(group, ZERO)} lots are open for {group}, expected {least} to {most}; receipts: {codes}"
 
     def _netting_end(self) -> Iterator[str]:
-        net = {p.symbol: p.lots * p.side.sign for p in self.broker.account.positions.values() if p.ticket not in self.broker.by_hand}
+        net = {
+            p.symbol: p.lots * p.side.sign for p in self.broker.account.positions.values() if p.ticket not in self.broker.by_hand
+        }
         bounds: dict[str, list[Decimal]] = {}
         for group, wanted in self._wanted():
             if wanted.now:

@@ -125,7 +125,9 @@ def _follower(dice: random.Random, name: str, masters: tuple[str, ...]) -> Accou
 
 
 def _master_step(dice: random.Random, master: str, end_s: float) -> Step:
-    what = dice.choice(("open",) * 5 + ("close",) * 3 + ("partly",) * 2 + ("scale in", "reverse", "levels", "levels", "burst", "close all"))
+    what = dice.choice(
+        ("open",) * 5 + ("close",) * 3 + ("partly",) * 2 + ("scale in", "reverse", "levels", "levels", "burst", "close all")
+    )
     at_s = dice.uniform(0, end_s)
     if dice.random() < 0.3:
         at_s = float(round(at_s))  # Several things at once.
