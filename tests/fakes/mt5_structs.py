@@ -21,6 +21,7 @@ FIELDS: dict[str, str] = {
     "TradeRequest": """action magic order symbol volume price stoplimit sl tp deviation type type_filling type_time expiration
         comment position position_by""",
     "OrderSendResult": "retcode deal order volume price bid ask comment request_id retcode_external request",
+    "BookInfo": "type price volume volume_dbl",
     "OrderCheckResult": "retcode balance equity profit margin margin_free margin_level comment request",
     "SymbolInfo": """custom chart_mode select visible session_deals session_buy_orders session_sell_orders volume volumehigh
         volumelow time digits spread spread_float ticks_bookdepth trade_calc_mode trade_mode start_time expiration_time
