@@ -106,6 +106,13 @@ class Cut(Record, frozen=True, kw_only=True):
     not_after_ms: int
     answered: bool = False
     """The broker said done; until then, and after an unknown outcome, it may land as late as its not-after allows."""
+    answered_ms: int = 0
+    """When it said so: a slow broker may have executed only then, long after the order was sent."""
+
+    @property
+    def landed_ms(self) -> int:
+        """By when it has landed if it ever does."""
+        return max(self.sent_ms, self.answered_ms) if self.answered else self.not_after_ms
 
 
 class Link(Record, frozen=True, kw_only=True):

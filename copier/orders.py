@@ -160,7 +160,8 @@ class Orders:
                 part, rest = done.lots or part, done.rest_ticket
         except Rejected as error:
             if error.reason is Reason.INVALID_TICKET:
-                return replace(link, cut=replace(cut, answered=True))  # It is gone already; a read must say so too.
+                # It is gone already; a read must say so too.
+                return replace(link, cut=replace(cut, answered=True, answered_ms=self._clock.now_ms()))
             raise NotDone(error) from error
         except (Unavailable, InvalidRequest) as error:
             raise NotDone(error) from error
@@ -171,7 +172,7 @@ class Orders:
             left = leg.lots - part
             state = LegState.OPEN if left else LegState.CLOSED
             return with_leg(replace(link, cut=None), replace(leg, lots=left, state=state))
-        cut = replace(cut, answered=True)
+        cut = replace(cut, answered=True, answered_ms=self._clock.now_ms())
         if cut.lots_after:
             link = with_leg(link, replace(leg, lots=cut.lots_after, ticket=rest or leg.ticket))
         return replace(link, cut=cut)

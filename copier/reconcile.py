@@ -89,7 +89,7 @@ def fold(link: Link, book: Book, owned: dict[int, str]) -> tuple[Link, list[Find
             legs[index], cut = _seen(leg, position, cut, book)
         elif leg.state is LegState.OPEN:
             mine = cut if cut is not None and cut.tag == leg.tag else None
-            if mine is not None and mine.lots_after == 0 and mine.answered and book.began_ms >= mine.sent_ms:
+            if mine is not None and mine.lots_after == 0 and mine.answered and book.began_ms >= mine.landed_ms:
                 legs[index], cut = replace(leg, state=LegState.CLOSED, lots=ZERO), None
             else:
                 findings.append(Missing(link=link, leg=leg))
@@ -137,7 +137,7 @@ def _seen(leg: Leg, position: Position, cut: Cut | None, book: Book) -> tuple[Le
         take_profit=position.take_profit,
     )
     if cut is not None and cut.tag == leg.tag:
-        if position.lots == cut.lots_before and not book.settled(cut.sent_ms if cut.answered else cut.not_after_ms):
+        if position.lots == cut.lots_before and not book.settled(cut.landed_ms):
             return replace(believed, lots=leg.lots), cut  # The list may simply be late.
         return replace(believed, lots=position.lots), None
     filled = max(leg.filled, position.lots)
@@ -235,7 +235,7 @@ def fold_net(link: Link, book: Book) -> tuple[Link, list[Finding]]:
     if cut is not None and cut.net_before is not None:
         leg = next(leg for leg in link.legs if leg.tag == cut.tag)
         moved = (cut.net_before - net) * leg.side.sign
-        landed_ms = cut.sent_ms if cut.answered else cut.not_after_ms
+        landed_ms = cut.landed_ms
         if moved > 0 and (moved <= cut.lots_before - cut.lots_after or book.settled(landed_ms)):
             # More than was asked for is another hand's beside ours: ours was at most what was asked for.
             left = max(cut.lots_before - moved, cut.lots_after)
