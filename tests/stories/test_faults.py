@@ -13,6 +13,7 @@ from copier.gateways.paper_faults import (
     Operation,
     answer_lost,
     comment_stripped,
+    delay,
     empty_list,
     failed_read,
     never_answered,
@@ -575,6 +576,24 @@ def test_a_master_that_cannot_be_read_at_the_start_is_watched_once_it_can() -> N
         assert world.net_is("EURUSD", "1.00")
 
     story(make, tell)
+
+
+@each_follower
+@pytest.mark.parametrize("slow_s", [0.4, 1.5, 4.0])
+def test_a_slow_broker_whose_list_lags_is_not_asked_twice(mode: MarginMode, slow_s: float) -> None:
+    async def tell(world: World) -> None:
+        faults = world.accounts["f"].gateway.faults
+        faults.visibility_lag_ms = 400
+        ticket = world.buy("EURUSD", "1.00")
+        await world.settle()
+        faults.always(Operation.CLOSE, delay(execute_s=slow_s))
+        for _ in range(3):
+            world.close(ticket, "0.20")
+            await world.settle(10)
+        assert world.net_is("EURUSD", "0.40")
+        await flat_when_closed(world, ticket, 20)
+
+    story(to(mode), tell)
 
 
 # Refusals ------------------------------------------------------------------------------------------------------------------
