@@ -6,7 +6,6 @@ it stands as open in everything that is published.
 """
 
 import asyncio
-import contextlib
 import logging
 from collections import deque
 from collections.abc import Sequence
@@ -99,12 +98,10 @@ class Watcher:
             self._gateway.wakes.on_change(self._wake.set)
         if kept is None:
             await self._begin()
+            self._put(self._snapshot())
         else:
+            # It may lack what was published last: the first read brings it up to date, and the first snapshot follows that.
             self.view = kept
-            with contextlib.suppress(GatewayError):  # Without them the snapshot still says what is open.
-                await self._facts()
-                await self._learn_specs(self.view.open.values())
-        self._put(self._snapshot())
         pause = 0.0
         while True:
             self._wake.clear()
