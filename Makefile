@@ -37,6 +37,11 @@ test-slow: setup ## the long shares: real child processes, three months replayed
 bench: setup ## every measurement under benchmarks/, to the screen and to benchmarks/results/
 	@for each in $(notdir $(basename $(wildcard benchmarks/*.py))); do $(BIN)/python -m benchmarks.$$each || exit 1; done
 
+HISTORIES ?= 300
+SEED ?= 0
+simulate: setup ## play HISTORIES= random histories from SEED= on, with kills and faults, and tell the first that goes wrong
+	@$(BIN)/python -m tests.simulation --histories $(HISTORIES) --seed $(SEED)
+
 check: setup ## style, types on Linux and Windows, and the direction of imports
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import contextvars
 import logging
 from collections.abc import Callable, Coroutine
 from decimal import Decimal
@@ -241,8 +242,6 @@ class History:
                 self.say(f"{role} starts again")
                 self._start(role)
 
-        import contextvars
-
         asyncio.get_running_loop().call_later(pause_s, revive, context=contextvars.Context())
 
     async def _worker(self, role: str) -> None:
@@ -336,14 +335,14 @@ class History:
             case "offline":
                 faults = self.brokers[step.who].faults
                 faults.offline = True
-                loop.call_later(step.amount, setattr, faults, "offline", False)
+                loop.call_later(step.amount, lambda: setattr(faults, "offline", False))
             case "server down":
                 server = self.brokers[step.who].server
                 server.online = False
-                loop.call_later(step.amount, setattr, server, "online", True)
+                loop.call_later(step.amount, lambda: setattr(server, "online", True))
             case "redis down":
                 self.redis.down = True
-                loop.call_later(step.amount, setattr, self.redis, "down", False)
+                loop.call_later(step.amount, lambda: setattr(self.redis, "down", False))
             case "redis reply lost":
                 self.redis.replies_lost += int(step.amount)
             case "redis flushed":
