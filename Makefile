@@ -7,7 +7,7 @@ PYTHON ?=
 LOCK := $(BIN)/uv pip compile pyproject.toml --quiet --all-extras --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-emit-find-links --no-annotate --no-header
 
-.PHONY: setup demo test test-servers bench test-slow check format reference lock clean help
+.PHONY: setup demo test test-servers simulate bench test-slow check format reference lock clean help
 .DEFAULT_GOAL := help
 
 help: ## what there is to make

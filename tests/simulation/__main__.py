@@ -25,7 +25,6 @@ class Outcome(NamedTuple):
 
 def play(seed: int) -> Outcome:
     """Run and judge the history of a seed; whatever ends it early is wrong too."""
-    logging.getLogger("copier").propagate = False
     history = History(make_plan(seed))
     try:
         history.run()
@@ -49,6 +48,11 @@ def tell(seed: int) -> str:
     return "\n".join([f"history of seed {seed}", *accounts, *history.trace, *(f"WRONG: {words}" for words in wrong)])
 
 
+def _be_quiet() -> None:
+    logging.getLogger("copier").propagate = False
+    logging.getLogger("copier").addHandler(logging.NullHandler())
+
+
 def main() -> int:
     """Play, show how far it is, and tell the first history that went wrong."""
     parser = argparse.ArgumentParser(prog="python -m tests.simulation", description=__doc__)
@@ -57,12 +61,13 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--tell", action="store_true", help="print the one history of --seed, right or wrong")
     asked = parser.parse_args()
+    _be_quiet()
     if asked.tell:
         sys.stdout.write(tell(asked.seed) + "\n")
         return 0
     began = time.monotonic()
     outcomes: list[Outcome] = []
-    with ProcessPoolExecutor(asked.jobs) as pool:
+    with ProcessPoolExecutor(asked.jobs, initializer=_be_quiet) as pool:
         for outcome in pool.map(play, range(asked.seed, asked.seed + asked.histories), chunksize=4):
             outcomes.append(outcome)
             done = 40 * len(outcomes) // asked.histories

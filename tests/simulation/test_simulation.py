@@ -8,8 +8,8 @@ from tests.simulation.history import History
 from tests.simulation.judge import judge
 from tests.simulation.plan import AccountPlan, Plan, Step, make_plan
 
-SHORT = range(24)
-LONG = range(24, 1_024)
+SHORT = range(20)
+LONG = range(20, 1_020)
 
 
 @pytest.mark.parametrize("seed", SHORT)
@@ -66,7 +66,7 @@ def sweep(follower: MarginMode, role: str, every: int) -> list[str]:
 @pytest.mark.parametrize("follower", list(MarginMode))
 @pytest.mark.parametrize("role", ["worker", "watcher m1"])
 def test_a_kill_at_some_awaits_of_a_life_doubles_and_loses_nothing(follower: MarginMode, role: str) -> None:
-    assert not sweep(follower, role, every=61)
+    assert not sweep(follower, role, every=97)
 
 
 @pytest.mark.slow
