@@ -316,6 +316,8 @@ class Follower:
 
     def _put_off(self, name: LinkName, refusal: NotDone) -> None:
         """Ask again later, with growing pauses: what closes or protects never expires."""
+        if isinstance(refusal.cause, Unavailable):
+            self.level_within(PAUSE_MIN_S)  # A read tells whether the account is gone, and says so.
         _, pause = self._again.get(name, (0.0, PAUSE_MIN_S / 2))
         pause = min(pause * 2, PAUSE_MAX_S)
         self._again[name] = (asyncio.get_running_loop().time() + pause, pause)

@@ -274,7 +274,7 @@ def test_a_terminal_that_dies_and_comes_back_empty_and_then_full_closes_nothing(
         terminal.synchronise_s, terminal.startable = empty_s, False
         before = len(orders(stage.terminals.follower))
         terminal.crash()
-        await world.settle(20)
+        await world.settle(40)  # An idle follower looks at its account every 30 s.
         assert "terminal" in (world.watcher.error if whose == "master" else world.follower().error)
         terminal.startable = True
         await world.settle(60)
@@ -437,7 +437,7 @@ def test_a_managers_connection_that_is_lost_and_found_closes_nothing_and_then_co
         fake = managers.by_server[f"{whose}-Server"]
         before = len(managers.by_server["f-Server"].sent)
         fake.lose_connection()
-        await world.settle(20)
+        await world.settle(40)
         assert (world.watcher if whose == "master" else world.follower()).error
         assert len(managers.by_server["f-Server"].sent) == before
         assert world.net_is("EURUSD", "0.70")
