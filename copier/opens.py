@@ -25,6 +25,7 @@ replace = msgspec.structs.replace
 REQUOTE_PAUSE_S = 0.05
 PAUSE_MIN_S = 0.2
 SNAPSHOT_PAUSE_S = 1.0
+AGES = frozenset({"open_too_old", "existing_too_old"})
 LOOK_SOON_S = 0.5
 """After an open its position is looked at: only its identifier is sure to stay, and an answer does not tell it."""
 
@@ -75,7 +76,9 @@ class Opens:
         """Copy so much of the master's volume; return whether all of it was filled. Raise `NotDone` to be asked again."""
         planned = await self._plan(link, master_lots)
         if isinstance(planned, Refused):
-            if planned.code in NOT_KNOWN_YET:
+            # A worker that has just begun knows the master's clock from its next snapshot on; until then nothing has an age.
+            ageless = planned.code in AGES and self._memory.relations[link.master].facts is None
+            if ageless or planned.code in NOT_KNOWN_YET:
                 self._agenda.put_off(link.name, SNAPSHOT_PAUSE_S)
             else:
                 self._refuse(link, planned)
