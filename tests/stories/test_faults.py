@@ -126,6 +126,29 @@ def test_an_open_that_is_executed_after_the_master_closed_is_closed(mode: Margin
 
 
 @each_follower
+@pytest.mark.parametrize("tags", ["kept", "stripped"])
+def test_a_lost_open_that_appears_after_a_scale_in_was_copied_is_ours_too(mode: MarginMode, tags: str) -> None:
+    async def tell(world: World) -> None:
+        faults = world.accounts["f"].gateway.faults
+        if tags == "stripped":
+            faults.always(Operation.EXECUTE, comment_stripped())
+        faults.next(Operation.EXECUTE, never_answered(executed=True, execute_s=35))
+        world.buy("EURUSD", "1.00")
+        await world.settle(20)
+        world.buy("EURUSD", "0.50")
+        await world.settle(3)
+        assert world.net_is("EURUSD", "0.50")
+        await world.settle(60)
+        assert world.net_is("EURUSD", "1.50")
+        (master,) = world.master.positions
+        world.close(master.ticket)
+        await world.settle(10)
+        assert world.accounts["f"].positions == ()
+
+    story(lambda: World(MarginMode.NETTING, one(mode)), tell)
+
+
+@each_follower
 def test_an_open_that_never_was_executed_is_given_up_with_an_alert(mode: MarginMode) -> None:
     async def tell(world: World) -> None:
         world.accounts["f"].gateway.faults.next(Operation.EXECUTE, never_answered(executed=False))
