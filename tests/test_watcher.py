@@ -210,11 +210,10 @@ def test_a_view_survives_a_restart_and_the_next_epoch_begins_with_it() -> None:
         await asyncio.sleep(1)
         entries = await w.stream.read({"m": EntryId(1, 10**6)}, block_ms=1)
         assert entries[0].id == EntryId(2, 1)
-        assert isinstance(entries[0].event, Snapshot)
-        assert [p.lots for p in entries[0].event.positions] == [D("0.70"), D("1.00")]
-        changes = [entry.event for entry in entries if not isinstance(entry.event, Snapshot)]
-        assert [type(event) for event in changes] == [Closed, Reduced]
-        reduced = changes[1]
+        assert [type(entry.event) for entry in entries[:3]] == [Closed, Reduced, Snapshot]  # What changed meanwhile, then all.
+        reduced, snapshot = entries[1].event, entries[2].event
+        assert isinstance(snapshot, Snapshot)
+        assert [p.lots for p in snapshot.positions] == [D("0.50")]
         assert isinstance(reduced, Reduced)
         assert (reduced.position.lots, reduced.position.lots_opened) == (D("0.50"), D("1.00"))
 

@@ -226,7 +226,9 @@ class History:
         self._busy.add(task)  # Kept: what is forgotten would be closed, and so run its finally.
 
         def ended(_task: asyncio.Task[None]) -> None:
-            error = None if task.cancelled() else task.exception()
+            if task.cancelled():
+                return  # The loop closes, and cancels in no certain order.
+            error = task.exception()
             self.say(f"{role} ended: {error!r}")
             self._fates.setdefault(role, []).append(repr(error))
             if self.processes.get(role) is process:  # As a service manager would: start it again.
