@@ -32,7 +32,7 @@ test-servers: setup ## the tests against real servers (Redis, PostgreSQL), which
 	@$(BIN)/python -m pytest -m server
 
 test-slow: setup ## the long shares: real child processes, three months replayed, many simulated histories
-	@$(BIN)/python -m pytest -m "slow and not server"
+	@$(BIN)/python -m pytest -m "slow and not server" --ignore=tests/simulation
 
 bench: setup ## every measurement under benchmarks/, to the screen and to benchmarks/results/
 	@for each in $(notdir $(basename $(wildcard benchmarks/*.py))); do $(BIN)/python -m benchmarks.$$each || exit 1; done
