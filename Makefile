@@ -31,7 +31,7 @@ test: setup ## the tests that need no server
 test-servers: setup ## the tests against real servers (Redis, PostgreSQL), which they start and stop themselves
 	@$(BIN)/python -m pytest -m server
 
-test-slow: setup ## the long shares: real child processes, three months replayed, many simulated histories
+test-slow: setup ## the long shares: real child processes, three months replayed, every case of the sampled families
 	@$(BIN)/python -m pytest -m "slow and not server" --ignore=tests/simulation
 
 bench: setup ## every measurement under benchmarks/, to the screen and to benchmarks/results/

@@ -20,6 +20,7 @@ SERVERS = {"needs_redis", "needs_postgres"}
 
 
 SAMPLED = {
+    "test_any_report_makes_a_page": 4,
     "test_a_role_killed_anywhere_leaves_everything_on_target": 3,
     "test_the_picture_never_outgrows_the_screen_and_ends_with_what_happened_last": 4,
     "test_a_terminal_that_dies_and_comes_back_empty_and_then_full_closes_nothing": 5,
