@@ -4,32 +4,42 @@
 #ifndef COPIER_CARRIER_TCP_MQH
 #define COPIER_CARRIER_TCP_MQH
 
-#include "..\shared\Frames.mqh"
+#include "..\shared\Carrier.mqh"
 
 #define CONNECT_MS 1000
 #define SEND_TRIES 1000
 
-class TcpCarrier
+class TcpCarrier : public FrameCarrier
   {
 private:
+   string            m_host;
+   int               m_port;
    int               m_socket;
 
 public:
-                     TcpCarrier(void) { m_socket = INVALID_HANDLE; }
+                     TcpCarrier(void) { m_socket = INVALID_HANDLE; m_host = ""; m_port = 0; }
 
-   bool              Open(const string host, const int port)
+   void              Dial(const string host, const int port)
      {
-      Close();
-      m_socket = SocketCreate();
-      if(m_socket == INVALID_HANDLE)
-         return(false);
-      if(SocketConnect(m_socket, host, (uint)port, CONNECT_MS))
-         return(true);
-      Close();
-      return(false);
+      m_host = host;
+      m_port = port;
      }
 
-   void              Close(void)
+   virtual string    Name(void) const { return("tcp " + m_host + ":" + IntegerToString(m_port)); }
+
+   virtual bool      Open(const string account, const string life)
+     {
+      Close();
+      ResetLastError();
+      m_socket = SocketCreate();
+      if(m_socket != INVALID_HANDLE && SocketConnect(m_socket, m_host, (uint)m_port, CONNECT_MS))
+         return(true);
+      int error = GetLastError();
+      Close();
+      return(Broken("no connection to " + m_host + ", error " + IntegerToString(error), AddressRemedy(error, m_host)));
+     }
+
+   virtual void      Close(void)
      {
       if(m_socket != INVALID_HANDLE)
          SocketClose(m_socket);
@@ -37,7 +47,7 @@ public:
      }
 
    // Sends one line whole: MetaQuotes' SocketSend may take only a part of it.
-   bool              Send(const string frame)
+   virtual bool      Send(const string frame)
      {
       uchar bytes[];
       int count = BytesOf(frame + "\n", bytes);
@@ -45,18 +55,19 @@ public:
         {
          int sent = SocketSend(m_socket, bytes, (uint)count);
          if(sent < 0)
-            return(false);
+            return(Broken("the socket broke, error " + IntegerToString(GetLastError()), ""));
          count -= sent;
          for(int i = 0; i < count; i++)
             bytes[i] = bytes[sent + i];
          if(sent == 0)
             Sleep(1);
         }
-      return(count == 0);
+      if(count > 0)
+         return(Broken("the engine does not read", ""));
+      return(true);
      }
 
-   // Takes what has arrived, never waiting; false once the connection is gone.
-   bool              Poll(LineBuffer &lines)
+   virtual void      Receive(LineBuffer &lines)
      {
       uchar bytes[];
       uint waiting = SocketIsReadable(m_socket);
@@ -64,12 +75,16 @@ public:
         {
          int count = SocketRead(m_socket, bytes, waiting, 100);
          if(count <= 0)
-            return(false);
+           {
+            Close();
+            return;
+           }
          lines.Add(bytes, count);
          waiting = SocketIsReadable(m_socket);
         }
-      return(SocketIsConnected(m_socket));
      }
+
+   virtual bool      IsOpen(void) const { return(m_socket != INVALID_HANDLE && SocketIsConnected(m_socket)); }
   };
 
 #endif

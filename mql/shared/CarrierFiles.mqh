@@ -4,14 +4,14 @@
 #ifndef COPIER_CARRIER_FILES_MQH
 #define COPIER_CARRIER_FILES_MQH
 
-#include "Frames.mqh"
+#include "Carrier.mqh"
 #include "Memory.mqh"
 
 #define NAMES_MAX 1000
 
 // One frame is one file: written under another name, then moved, and deleted by whoever has read it. Names begin with the
 // life of the link and count up, so that what an earlier life left behind is never taken for this one's.
-class FilesCarrier
+class FilesCarrier : public FrameCarrier
   {
 private:
    string            m_folder;
@@ -49,7 +49,9 @@ private:
 public:
                      FilesCarrier(void) { m_open = false; m_sent = 0; m_taken = 0; }
 
-   bool              Open(const string account, const string life)
+   virtual string    Name(void) const { return("files in " + m_folder); }
+
+   virtual bool      Open(const string account, const string life)
      {
       m_folder = MEMORY_FOLDER + "\\" + FileNameOf(account);
       m_life = life;
@@ -61,19 +63,21 @@ public:
       return(true);
      }
 
-   void              Close(void)
+   virtual void      Close(void)
      {
       m_open = false;
      }
 
-   bool              Send(const string frame)
+   virtual bool      Send(const string frame)
      {
       m_sent++;
-      return(m_open && WriteShared(NameOf("to-engine", m_sent), frame));
+      if(m_open && WriteShared(NameOf("to-engine", m_sent), frame))
+         return(true);
+      return(Broken("no file can be written to " + m_folder + ", error " + IntegerToString(GetLastError()), ""));
      }
 
    // Takes the files that have arrived, in their order; one that cannot be read yet is tried again.
-   bool              Poll(LineBuffer &lines)
+   virtual void      Receive(LineBuffer &lines)
      {
       uchar bytes[];
       string text = "";
@@ -87,8 +91,9 @@ public:
          int count = BytesOf(text + "\n", bytes);
          lines.Add(bytes, count);
         }
-      return(m_open);
      }
+
+   virtual bool      IsOpen(void) const { return(m_open); }
   };
 
 #endif

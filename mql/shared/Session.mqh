@@ -4,9 +4,9 @@
 #ifndef COPIER_SESSION_MQH
 #define COPIER_SESSION_MQH
 
+#include "Carrier.mqh"
 #include "Digest.mqh"
 #include "Dispatch.mqh"
-#include "Frames.mqh"
 
 #define GREETING_MS 5000
 #define SILENCE_MS 15000
@@ -18,14 +18,18 @@
 #define SESSION_PROVED 2
 #define SESSION_LIVE 3
 
-// Speaks over whatever LinkOpen, LinkIsOpen, LinkSend, LinkPoll and LinkClose stand for; a shell defines them.
+// Speaks over whatever carrier it is stepped with: what is said is kept and sent at once, what ends it is kept until the
+// step is over.
 class Session
   {
 private:
    Dispatcher        m_dispatcher;
    LineBuffer        m_lines;
+   string            m_out[];
    string            m_secret;
    string            m_nonce;
+   string            m_end;
+   string            m_trouble;
    int               m_state;
    long              m_since;
    long              m_heard;
@@ -37,17 +41,57 @@ private:
    long              m_watched;
    string            m_mark;
 
-   bool              Say(const string frame)
+   void              Say(const string frame)
      {
-      m_said = RunMs();
-      return(LinkSend(frame));
+      int count = ArraySize(m_out);
+      ArrayResize(m_out, count + 1);
+      m_out[count] = frame;
      }
 
    void              End(const string why)
      {
-      if(m_state != SESSION_CLOSED)
-         Print("CopierBridge: link ended: ", why);
-      LinkClose();
+      if(StringLen(m_end) == 0)
+         m_end = why;
+     }
+
+   bool              Ended(void) const { return(StringLen(m_end) > 0); }
+
+   void              Flush(FrameCarrier &carrier)
+     {
+      for(int i = 0; i < ArraySize(m_out); i++)
+        {
+         m_said = RunMs();
+         if(carrier.Send(m_out[i]))
+            continue;
+         End(WithTrouble("a frame could not be sent", carrier));
+         break;
+        }
+      ArrayResize(m_out, 0);
+     }
+
+   string            WithTrouble(const string what, const FrameCarrier &carrier) const
+     {
+      if(StringLen(carrier.Trouble()) == 0)
+         return(what);
+      return(what + ": " + carrier.Trouble());
+     }
+
+   // Says a trouble once, not at every attempt; what a person must switch is shown to that person.
+   void              Report(const FrameCarrier &carrier)
+     {
+      if(m_end == m_trouble)
+         return;
+      m_trouble = m_end;
+      Print("CopierBridge: ", carrier.Name(), ": link ended: ", m_end);
+      if(StringLen(carrier.Remedy()) > 0)
+         Alert("CopierBridge: ", carrier.Remedy());
+     }
+
+   void              Leave(FrameCarrier &carrier)
+     {
+      Report(carrier);
+      carrier.Close();
+      ArrayResize(m_out, 0);
       m_state = SESSION_CLOSED;
       m_next_attempt = RunMs() + m_pause_ms;
       m_pause_ms = (int)MathMin(m_pause_ms * 2, PAUSE_MAX_MS);
@@ -67,22 +111,21 @@ private:
       return(Closed(hello));
      }
 
-   void              Begin(void)
+   void              Begin(FrameCarrier &carrier)
      {
-      if(RunMs() < m_next_attempt)
-         return;
-      m_nonce = NewNonce(m_secret);
+      m_end = "";
       m_lines.Clear();
-      if(StringLen(m_nonce) == 0 || !LinkOpen(m_dispatcher.Account(), m_nonce))
-        {
-         End("nobody there");
-         return;
-        }
-      m_state = SESSION_GREETED;
+      m_nonce = NewNonce(m_secret);
       m_since = RunMs();
       m_heard = m_since;
-      if(!Say(HelloText()))
-         End("the greeting could not be sent");
+      if(StringLen(m_nonce) == 0)
+         End("this terminal cannot compute SHA-256");
+      else if(!carrier.Open(m_dispatcher.Account(), m_nonce))
+         End(WithTrouble("nobody there", carrier));
+      if(Ended())
+         return;
+      m_state = SESSION_GREETED;
+      Say(HelloText());
      }
 
    // The other end proves that it knows the secret before it learns anything more, then this one does.
@@ -105,8 +148,7 @@ private:
       string proof = "";
       PutText(proof, "proof", ProofOf(m_secret, "terminal|" + both));
       m_state = SESSION_PROVED;
-      if(!Say(Closed(proof)))
-         End("the proof could not be sent");
+      Say(Closed(proof));
      }
 
    void              HearWelcome(const JsonReader &frame)
@@ -118,6 +160,7 @@ private:
         }
       m_state = SESSION_LIVE;
       m_pause_ms = m_retry_ms;
+      m_trouble = "";
       m_mark = Fingerprint();
       m_watched = RunMs();
       Print("CopierBridge: connected for ", m_dispatcher.Account());
@@ -136,8 +179,8 @@ private:
       if(m_state == SESSION_LIVE)
         {
          string answer = m_dispatcher.Answer(line);
-         if(StringLen(answer) > 0 && !Say(answer))
-            End("an answer could not be sent");
+         if(StringLen(answer) > 0)
+            Say(answer);
          return;
         }
       JsonReader frame;
@@ -147,6 +190,19 @@ private:
          HearChallenge(frame);
       else
          HearWelcome(frame);
+     }
+
+   void              Check(const FrameCarrier &carrier)
+     {
+      long now = RunMs();
+      if(!carrier.IsOpen())
+         End(WithTrouble("the connection broke", carrier));
+      else if(m_lines.Overrun())
+         End("a frame was too long");
+      else if(m_state != SESSION_LIVE && now - m_since > GREETING_MS)
+         End("the greeting took too long");
+      else if(m_state == SESSION_LIVE && now - m_heard > SILENCE_MS)
+         End("nothing was heard for too long");
      }
 
    void              Watch(const bool woken)
@@ -159,8 +215,7 @@ private:
       if(StringLen(mark) == 0 || mark == m_mark)
          return;
       m_mark = mark;
-      if(!Say("{\"push\":\"changed\"}"))
-         End("a push could not be sent");
+      Say("{\"push\":\"changed\"}");
      }
 
 public:
@@ -176,43 +231,48 @@ public:
       m_watched = 0;
       m_said = 0;
       m_mark = "";
+      m_end = "";
+      m_trouble = "";
      }
 
    string            Account(void) const { return(m_dispatcher.Account()); }
 
+   bool              Live(void) const { return(m_state == SESSION_LIVE); }
+
    // Does all there is to do now; `woken` says that a trade event came.
-   void              Step(const bool woken)
+   void              Step(FrameCarrier &carrier, const bool woken)
      {
       server_clock.Look();
-      if(m_state == SESSION_CLOSED)
-         Begin();
-      if(m_state == SESSION_CLOSED)
+      if(m_state == SESSION_CLOSED && RunMs() < m_next_attempt)
          return;
-      bool open = LinkPoll(m_lines);
+      if(m_state == SESSION_CLOSED)
+         Begin(carrier);
+      Flush(carrier);
+      if(!Ended())
+         carrier.Receive(m_lines);
       string line = "";
-      while(m_state != SESSION_CLOSED && m_lines.Next(line))
+      while(!Ended() && m_lines.Next(line))
+        {
          Hear(line);
-      if(m_state == SESSION_CLOSED)
-         return;
-      long now = RunMs();
-      if(!open)
-         End("the connection broke");
-      else if(m_lines.Overrun())
-         End("a frame was too long");
-      else if(m_state != SESSION_LIVE && now - m_since > GREETING_MS)
-         End("the greeting took too long");
-      else if(m_state == SESSION_LIVE && now - m_heard > SILENCE_MS)
-         End("nothing was heard for too long");
-      if(m_state != SESSION_LIVE)
-         return;
-      Watch(woken);
-      if(m_state == SESSION_LIVE && RunMs() - m_said > ALIVE_MS && !Say("{\"push\":\"alive\"}"))
-         End("a heartbeat could not be sent");
+         Flush(carrier);
+        }
+      if(!Ended())
+         Check(carrier);
+      if(!Ended() && m_state == SESSION_LIVE)
+        {
+         Watch(woken);
+         if(ArraySize(m_out) == 0 && RunMs() - m_said > ALIVE_MS)
+            Say("{\"push\":\"alive\"}");
+         Flush(carrier);
+        }
+      if(Ended())
+         Leave(carrier);
      }
 
-   void              Stop(void)
+   void              Stop(FrameCarrier &carrier)
      {
       End("the Expert Advisor was removed");
+      Leave(carrier);
      }
   };
 

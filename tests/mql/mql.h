@@ -137,6 +137,13 @@ template <class... A> void Print(const A &...args) {
     fflush(stderr);
 }
 
+template <class... A> void Alert(const A &...args) { Print(string(u"alert: "), args...); }
+inline std::string mql_comment;
+template <class... A> void Comment(const A &...args) {
+    mql_comment.clear();
+    for (const MqlValue &v : {MqlValue(args)...}) mql_comment += v.shown();
+}
+
 // Arrays ---------------------------------------------------------------------------------------------------------------
 
 template <class T> struct MqlArray {
