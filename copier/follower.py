@@ -24,7 +24,7 @@ from copier.model import ZERO, MarginMode, MasterPosition, Position, Receipt, Ve
 from copier.opens import Opens
 from copier.orders import NotDone, Orders
 from copier.policy import Mode
-from copier.reconcile import CloseLeg, OpenMore, ReduceLeg, Repair, SetLevels, repairs, with_leg
+from copier.reconcile import CloseLeg, LetGo, OpenMore, ReduceLeg, Repair, SetLevels, repairs, with_leg
 from copier.settings import FollowerSettings
 from copier.standing import Standing
 from copier.stream import Entry
@@ -299,6 +299,10 @@ class Follower:
         match step:
             case OpenMore():
                 return await self._opens.open(link, step.master_lots)
+            case LetGo():
+                self.memory.believe(replace(link, anchor=link.position.lots_opened, before=link.before + link.growth))
+                self.memory.note(link, "scale_in", Verdict.SKIPPED, "nothing_to_do", message="closed again before it was copied")
+                return True
             case CloseLeg():
                 return await self._cut(link, step.leg, ZERO)
             case ReduceLeg():

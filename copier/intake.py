@@ -105,7 +105,14 @@ class Intake:
             if isinstance(event, Reduced | Modified):
                 self._not_copied(self._unseen(master, position), event, "its open was never seen here")
                 return
-            link = Link(follower=self._memory.name, master=master, key=position.key, position=position, existing=existing)
+            link = Link(
+                follower=self._memory.name,
+                master=master,
+                key=position.key,
+                position=position,
+                existing=existing,
+                least=position.lots,
+            )
         elif not link.wanted_open:
             if not isinstance(event, Snapshot):
                 self._not_copied(link, event, f"its copy has ended: {link.reason}")
@@ -114,15 +121,13 @@ class Intake:
         if grew:
             stamps = Stamps(read_ms=event.read_ms, published_ms=event.published_ms, received_ms=self._memory.clock.now_ms())
             link = replace(link, absent_ms=absent_ms, master_price=price or position.open_price, stamps=stamps)
-        moved = (position.stop_loss, position.take_profit, position.open_price)
-        if moved != (link.position.stop_loss, link.position.take_profit, link.position.open_price):
-            self._memory.relevel.add(name)
         if isinstance(event, Reduced | Modified | ScaledIn):
             if link.state in (LinkState.REFUSED, LinkState.SKIPPED):
                 self._not_copied(link, event, f"its open was not copied: {link.reason}")
             elif not isinstance(event, ScaledIn):
                 self._memory.asked[name] = event_name(event)
-        self._memory.want(replace(link, position=position))
+        least = link.least if link.growth > 0 else link.position.lots
+        self._memory.want(replace(link, position=position, least=min(least, position.lots)))
 
     def _unwant(self, master: str, position: MasterPosition, reason: str, event: Closed | Reversed | Snapshot) -> None:
         link = self._memory.links.get((master, position.key))

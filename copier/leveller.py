@@ -127,6 +127,7 @@ class Leveller:
                 follower.note_cut(after, replace(old, lots=cut.lots_before), new.lots)
             elif old.state is not LegState.OPEN and new.state is LegState.OPEN:
                 follower.note(after, "open", Verdict.ADOPTED, "found", lots=new.lots, ticket=new.ticket, tag=new.tag)
+                after = replace(after, laid_for=None)  # Nobody told us at what price it was filled.
             elif new.lots < old.lots and old.state is LegState.OPEN and cut is None:
                 follower.note(
                     after, "reconcile", Verdict.CHANGED, "reduced_by_another_hand", lots=old.lots - new.lots, ticket=new.ticket
@@ -181,9 +182,9 @@ class Leveller:
             return
         failed = with_leg(link, replace(leg, state=LegState.FAILED))
         resend = policy.unknown is UnknownOrder.RESEND and follower.gateway.deals is not None
-        if resend and follower.gateway.facts.tags_survive and link.wanted_open:
-            legs = tuple(each for each in failed.legs if each.state is not LegState.FAILED)
-            again = replace(failed, legs=legs, anchor=link.anchor if legs else ZERO, state=LinkState.PENDING)
+        alone = all(each.state is LegState.FAILED for each in failed.legs)
+        if resend and alone and follower.gateway.facts.tags_survive and link.wanted_open:
+            again = replace(failed, legs=(), anchor=ZERO, before=ZERO, state=LinkState.PENDING)
             follower.note(again, "open", Verdict.CHANGED, "proven_absent", tag=leg.tag, lots=leg.asked)
             follower.put(again)
             return

@@ -133,10 +133,14 @@ class Link(Record, frozen=True, kw_only=True):
     anchor: Decimal = ZERO
     """The master's opened volume that was decided on: a scale-in beyond it asks for another leg."""
     before: Decimal = ZERO
-    """What the master had opened and closed again before our first leg: not ours to follow."""
+    """What the master had opened and closed again before a leg of ours could answer for it: not ours to follow."""
+    least: Decimal = ZERO
+    """The least the master has held since it grew beyond the anchor: what it holds above that is growth to answer for."""
     stop_loss: Decimal = ZERO
     take_profit: Decimal = ZERO
     """Our levels as wanted at the broker; what they were computed from is the position and the fills."""
+    laid_for: tuple[Decimal, Decimal, Decimal] | None = None
+    """The master's stop, target and price that our levels were computed from; None asks for them to be computed again."""
     cut: Cut | None = None
     reason: str = ""
     """Why it was refused, skipped or closed."""
@@ -156,7 +160,18 @@ class Link(Record, frozen=True, kw_only=True):
     @property
     def master_opened(self) -> Decimal:
         """The master's opened volume that our fills stand for."""
-        return self.position.lots_opened - self.before
+        return self.anchor - self.before
+
+    @property
+    def growth(self) -> Decimal:
+        """What the master has opened beyond what was decided on, whether or not it still holds it."""
+        return self.position.lots_opened - self.anchor
+
+    @property
+    def answered_for(self) -> Decimal:
+        """What the master still holds of what our fills stand for: what it reduced came off its newest part first."""
+        lots = self.position.lots
+        return lots if self.growth <= 0 else min(lots, max(self.least, lots - self.growth))
 
     @property
     def filled(self) -> Decimal:

@@ -54,8 +54,6 @@ class Memory:
         """Links that may want something, in the order in which they came to want it."""
         self.asked: dict[LinkName, str] = {}
         """Changes of copied positions that have no receipt yet, by the event's name."""
-        self.relevel: set[LinkName] = set()
-        """Links whose levels must be computed again."""
         self._ledger = ledger
         self._touched: dict[LinkName, None] = {}
         self._notes: list[JournalEntry] = []
@@ -75,6 +73,7 @@ class Memory:
                 position=now.position,
                 wanted_open=now.wanted_open,
                 existing=now.existing,
+                least=now.least,
                 absent_ms=now.absent_ms,
                 master_price=now.master_price,
                 reason=link.reason if now.wanted_open else now.reason,

@@ -12,7 +12,7 @@ from copier.errors import Rejected, StoreError, Unavailable
 from copier.leveller import Leveller
 from copier.link import Leg, LegState, Link, LinkState, make_tag
 from copier.memory import LinkName, Memory
-from copier.model import ZERO, MarginMode, Refused, TradeRequest, Verdict
+from copier.model import ZERO, MarginMode, MasterPosition, Refused, TradeRequest, Verdict
 from copier.orders import NotDone, Orders
 from copier.plan import NOT_KNOWN_YET, OpenFacts, Planned, check_before_quote, plan_open, symbol_of
 from copier.policy import FollowerRisk, SharedSymbol
@@ -85,16 +85,16 @@ class Opens:
             return False
         if self._leveller.waits_for(planned.symbol, link.name):
             return self._agenda.wait_for_symbol(link)
-        first = link.anchor == 0
         link = replace(
             link,
             symbol=planned.symbol,
             side=planned.side,
             state=LinkState.COPIED,
             anchor=link.position.lots_opened,
-            before=link.position.lots_opened - link.position.lots if first else link.before,
+            before=link.before + link.growth - master_lots,
             stop_loss=planned.stop_loss,
             take_profit=planned.take_profit,
+            laid_for=levels_of(link.position),
             reason="",
         )
         for lots in planned.lots:
@@ -185,6 +185,8 @@ class Opens:
         finally:
             self._leveller.traded(planned.symbol)
         link = replace(link, stamps=replace(stamps, sent_ms=sent_ms, answered_ms=self._memory.clock.now_ms()))
+        if result is not None and (result.price != planned.price or len(link.legs) > 1):
+            link = replace(link, laid_for=None)  # The levels were laid on another fill than we got.
         self._first_try_ms.pop(link.name, None)
         link = self._memory.believe(link)
         if result is None:
@@ -193,8 +195,6 @@ class Opens:
             self._agenda.level_within(PAUSE_MIN_S)
             return False
         self._agenda.level_within(LOOK_SOON_S)
-        if result.price != planned.price or len(link.legs) > 1:
-            self._memory.relevel.add(link.name)  # The levels were laid on another fill than we got.
         self._agenda.level_within(self._leveller.book.settle_ms / 1000)  # To learn what the answer does not say.
         residue = self._standing.keep_residue(link.master, planned.symbol, planned.residue)
         if residue is not None:
@@ -245,7 +245,7 @@ class Opens:
 
     async def aim(self, link: Link) -> None:
         """Compute the levels wanted at the broker again, after a fill or when the master moved its own."""
-        if link.name not in self._memory.relevel:
+        if link.laid_for == levels_of(link.position):
             return
         open_legs = [leg for leg in link.legs if leg.state is LegState.OPEN]
         if not open_legs or not link.wanted_open:
@@ -264,5 +264,10 @@ class Opens:
                 quote=quote,
             ),
         )
-        self._memory.relevel.discard(link.name)
-        self._memory.believe(replace(link, stop_loss=levels.stop, take_profit=levels.target))
+        laid_for = levels_of(link.position)
+        self._memory.believe(replace(link, stop_loss=levels.stop, take_profit=levels.target, laid_for=laid_for))
+
+
+def levels_of(position: MasterPosition) -> tuple[Decimal, Decimal, Decimal]:
+    """Return what of a master's position our levels are computed from."""
+    return position.stop_loss, position.take_profit, position.open_price

@@ -228,7 +228,9 @@ def fold_net(link: Link, book: Book) -> tuple[Link, list[Finding]]:
             continue
         moved = (net - leg.net_before) * leg.side.sign
         if 0 < moved <= leg.asked:
-            link = with_leg(link, replace(leg, state=LegState.OPEN, filled=moved, lots=moved))
+            position = book.position_of(link.symbol)
+            price = position.open_price if position is not None else leg.price
+            link = with_leg(link, replace(leg, state=LegState.OPEN, filled=moved, lots=moved, price=price))
         elif leg.state is LegState.UNKNOWN and book.settled(leg.not_after_ms):
             findings.append(Absent(link=link, leg=leg))
     cut = link.cut
@@ -296,7 +298,11 @@ class OpenMore(Record, frozen=True, kw_only=True):
     """The master's volume to answer for."""
 
 
-Repair = CloseLeg | ReduceLeg | SetLevels | OpenMore
+class LetGo(Record, frozen=True, kw_only=True):
+    """Ask for nothing: the master has closed again what it added before it could be answered for."""
+
+
+Repair = CloseLeg | ReduceLeg | SetLevels | OpenMore | LetGo
 
 
 def repairs(link: Link, spec: SymbolSpec | None, mode: MarginMode) -> list[Repair]:
@@ -321,9 +327,9 @@ def repairs(link: Link, spec: SymbolSpec | None, mode: MarginMode) -> list[Repai
         ]
     if mode is MarginMode.NETTING and link.cut is not None:
         return found  # How the symbol's volume moves must tell what became of the cut alone.
-    if link.state in (LinkState.PENDING, LinkState.COPIED) and link.position.lots_opened > link.anchor:
-        wanted = link.position.lots_opened - link.anchor if link.anchor else link.position.lots
-        found.append(OpenMore(master_lots=min(wanted, link.position.lots)))
+    if link.state in (LinkState.PENDING, LinkState.COPIED) and link.growth > 0:
+        wanted = link.position.lots - link.answered_for if link.anchor else link.position.lots
+        found.append(OpenMore(master_lots=wanted) if wanted > 0 else LetGo())
     return found
 
 
@@ -331,7 +337,7 @@ def target_lots(link: Link, spec: SymbolSpec) -> Decimal:
     """Return the volume our legs should hold together: absolute, and never more than was filled."""
     if not link.wanted_open or not link.anchor:
         return ZERO
-    return reduce_target(link.filled, link.position.lots, link.master_opened, spec)
+    return reduce_target(link.filled, link.answered_for, link.master_opened, spec)
 
 
 def _reductions(link: Link, open_legs: Sequence[Leg], spec: SymbolSpec) -> list[Repair]:
