@@ -25,6 +25,7 @@ from copier.model import Account, Receipt
 from copier.policy import Mode
 from copier.scheduler import Scheduler
 from copier.settings import CopySettings, FollowerSettings, Settings
+from copier.signals import SignalFolder
 from copier.stream import Stream, open_stream
 from copier.watcher import Watcher
 from copier.worker import Worker
@@ -98,6 +99,7 @@ class App:
         """By account."""
         self.watchers: dict[str, Watcher] = {}
         self.worker: Worker | None = None
+        self.signals: dict[str, SignalFolder] = {}
         self.accounts: dict[str, Account] = {}
         """Every account as last read for its equity, by the account's name."""
         self.listeners: list[Callable[[Receipt], None]] = []
@@ -113,6 +115,8 @@ class App:
             self._build_watcher(name)
         if worker:
             self._build_worker(worker, followers)
+        for name in self._signal_folders():
+            self._build_signals(name)
         self.locks = _locks(settings, [f"watcher:{name}" for name in masters] + ([f"worker:{worker}"] if worker else []))
         self._plan_jobs()
 
@@ -153,6 +157,17 @@ class App:
         reconcile_s = float(self.settings.schedule.reconcile_s)
         ledger = self._ledger(f"worker:{name}")
         self.worker = Worker(name, settings, gateways, self.stream, ledger, self.clock, reconcile_s=reconcile_s)
+
+    def _signal_folders(self) -> list[str]:
+        """Return the folders served here: all of them in the one process, else those on the accounts of its masters."""
+        everything = isinstance(self.role, Everything)
+        watched = set(self._watched_accounts.values())
+        return [name for name, each in self.settings.signals.items() if everything or each.account in watched]
+
+    def _build_signals(self, name: str) -> None:
+        settings = self.settings.signals[name]
+        gateway, ledger = self._gateway(settings.account), self._ledger(f"signals:{name}")
+        self.signals[name] = SignalFolder(name, settings, gateway, ledger, self.clock)
 
     def _plan_jobs(self) -> None:
         schedule = self.settings.schedule
@@ -196,6 +211,8 @@ class App:
                     tasks.create_task(self._watch(name), name=f"watcher {name}")
                 if self.worker is not None:
                     tasks.create_task(self.worker.run(), name=f"worker {self.worker.name}")
+                for name, folder in self.signals.items():
+                    tasks.create_task(folder.run(), name=f"signals {name}")
                 tasks.create_task(self._scheduler.run(), name="scheduler")
         except BaseExceptionGroup as group:
             raise_known(group)

@@ -379,6 +379,27 @@ class FollowerSettings(Policy):
     """Groups it belongs to, for `flatten` and for limits of a group."""
 
 
+class SignalSettings(Policy):
+    """A folder where a strategy drops signal files, executed once each on one account."""
+
+    account: Name
+    """On which account; not a follower's, which the engine alone trades. Make it a master, and followers copy it."""
+    folder: Path
+    """Where the files are dropped; `archive` and `rejected` are made in it."""
+    poll_ms: Annotated[Count, Field(le=60_000)] = 200
+    """Pause between two looks into the folder."""
+    age_s_max: Annotated[Positive, Field(le=86_400)] = Decimal(30)
+    """An older file opens nothing: what lay there while nobody looked is not traded late."""
+    lots_max: Positive = Decimal(1)
+    """The most lots of one open."""
+    symbols: tuple[str, ...] = ()
+    """The symbols that may be opened; empty is every one."""
+    orders_per_minute: Annotated[Count, Field(le=6_000)] = 60
+    """The most opens within a minute; the rest is rejected."""
+    magic: Annotated[Whole, Field(le=2_147_483_647)] = 12_345
+    """The magic of its orders."""
+
+
 # The engine ------------------------------------------------------------------------------------------------------------
 
 
@@ -446,6 +467,8 @@ class Settings(Policy, BaseSettings):
     """Whose positions are copied, by a name of your own."""
     followers: dict[Name, FollowerSettings] = {}
     """Who copies, by a name of your own."""
+    signals: dict[Name, SignalSettings] = {}
+    """Folders where strategies drop signal files, by a name of your own."""
     schedule: ScheduleSettings = ScheduleSettings()
     """How often what is not a copy happens."""
     stream: StreamSettings = StreamSettings()

@@ -245,7 +245,29 @@ def check_references(tree: Mapping[str, Any]) -> list[Problem]:
                 problems.append(Problem(path, text))
             elif account:
                 users_of[account] = name
-    return problems + _relations(tree, masters, followers)
+    return problems + _signals(tree, accounts, followers) + _relations(tree, masters, followers)
+
+
+def _signals(tree: Mapping[str, Any], accounts: Mapping[str, Any], followers: Mapping[str, str]) -> list[Problem]:
+    problems = []
+    folders: dict[str, str] = {}
+    served: dict[str, str] = {}
+    for name, signals in _named(tree, "signals").items():
+        account, folder = _text(signals, "account"), _text(signals, "folder")
+        traded = next((follower for follower, own in followers.items() if account and own == account), "")
+        if account and account not in accounts:
+            problems.append(Problem(("signals", name, "account"), _no_such("account", account, accounts)))
+        elif traded:
+            text = f"account {account} is that of follower {traded}, which the engine alone trades"
+            problems.append(Problem(("signals", name, "account"), text))
+        elif account in served:
+            text = f"account {account} is already that of signals {served[account]}; one folder per account"
+            problems.append(Problem(("signals", name, "account"), text))
+        if folder and folder in folders:
+            text = f"the folder of {folders[folder]} already; every file in it would be executed twice"
+            problems.append(Problem(("signals", name, "folder"), text))
+        folders[folder] = served[account] = name
+    return problems
 
 
 def _relations(tree: Mapping[str, Any], masters: Mapping[str, str], followers: Mapping[str, str]) -> list[Problem]:
