@@ -77,6 +77,7 @@ class Follower:
         self._closed_s: dict[str, float] = {}
         """When a leg's close was last sent, by tag: a list that lags is no reason to close it again at once."""
         self._level_at = 0.0
+        self._ending = asyncio.Event()
 
     @property
     def links(self) -> dict[LinkName, Link]:
@@ -102,10 +103,10 @@ class Follower:
     # Driving --------------------------------------------------------------------------------------------------------
 
     async def run(self) -> None:
-        """Connect, level against the broker, then follow until cancelled; end by `Fenced` when another owner has begun."""
+        """Connect, level against the broker, then follow until ended; end by `Fenced` when another owner has begun."""
         self._doubt()
         pause, connected = 0.0, False
-        while True:
+        while not self._ending.is_set():
             try:
                 if not connected:
                     await self._connect()
@@ -131,6 +132,12 @@ class Follower:
                 self._doubt()
                 pause = RECONNECT_PAUSE_MAX_S
             await self._wait(pause)
+        await self.memory.commit()
+
+    def end(self) -> None:
+        """Finish the order under way, send no other, and let `run` return once all that is known is durable."""
+        self._ending.set()
+        self._wake.set()
 
     def _doubt(self) -> None:
         """Take nothing that was on its way for certain, and look at every link again."""
@@ -152,7 +159,9 @@ class Follower:
     async def _wait(self, pause: float) -> None:
         loop = asyncio.get_running_loop()
         if pause:
-            await asyncio.sleep(pause)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(pause):
+                    await self._ending.wait()
             return
         if not self.standing.frozen and any(self._again.get(name, (0.0, 0.0))[0] <= loop.time() for name in self.memory.dirty):
             await asyncio.sleep(0)
@@ -182,6 +191,8 @@ class Follower:
         now = asyncio.get_running_loop().time()
         self._again = {name: value for name, value in self._again.items() if value[0] > now or name in self.memory.dirty}
         for name in [name for name in self.memory.dirty if self._again.get(name, (0.0, 0.0))[0] <= now]:
+            if self._ending.is_set():
+                return
             self.memory.dirty.pop(name, None)
             await self._follow_on(name)
         if now >= self._level_at or asyncio.get_running_loop().time() >= self._level_at:
@@ -263,6 +274,9 @@ class Follower:
             return
         done = False
         for _ in range(STEPS_MAX):
+            if self._ending.is_set():
+                self.memory.dirty[name] = None
+                return
             link = self.memory.links[name]
             await self._opens.aim(link)
             link = self.memory.links[name]

@@ -17,13 +17,13 @@ from copier.clock import Clock
 from copier.database import Database, upsert
 from copier.diff import View
 from copier.errors import Fenced
+from copier.leases import FOLLOWER, Leases, RolesLost, chunks, lock
 from copier.link import Link
 from copier.model import Receipt, Record
 
 TOMBSTONES_MS = 48 * 3600 * 1000
 """Links that ended are loaded again for so long, so that a late duplicate finds them closed."""
 _PROJECTION_LOCK = 0x6D74636F70696572
-_FENCE_LOCK = _PROJECTION_LOCK + 1
 
 
 class LinkKept(Record, frozen=True, kw_only=True, tag="link", tag_field="t"):
@@ -75,29 +75,14 @@ class Ledger:
         self._database = database
         self._clock = clock
         self.owner = owner
-        self._held: dict[str, int] = {}
+        self.leases = Leases(database, owner)
         self._waiting: list[tuple[Sequence[JournalEntry], asyncio.Future[None]]] = []
         self._flushing: asyncio.Task[None] | None = None
         self._unprojected: list[tuple[int, list[JournalEntry]]] = []
 
     async def take(self, names: Sequence[str]) -> dict[str, int]:
         """Become the owner of these roles; return each one's new token, higher than any before, durable already."""
-
-        def work(connection: sa.Connection) -> dict[str, int]:
-            _lock(connection, "pg_advisory_xact_lock", _FENCE_LOCK)
-            if not self._held:  # Whoever had this name before, such as the process that we replace, holds nothing any more.
-                connection.execute(sa.update(db.roles).where(db.roles.c.owner == self.owner).values(owner=""))
-            known: dict[str, int] = {}
-            for chunk in _chunks(names):
-                rows = connection.execute(sa.select(db.roles.c.role, db.roles.c.token).where(db.roles.c.role.in_(chunk)))
-                known |= {role: token for role, token in rows}
-            tokens = {name: known.get(name, 0) + 1 for name in names}
-            upsert(connection, db.roles, [{"role": n, "token": t, "owner": self.owner} for n, t in tokens.items()])
-            return tokens
-
-        tokens = await self._database.run(work)
-        self._held |= tokens
-        return tokens
+        return await self.leases.take(names)
 
     async def load(self, followers: Collection[str]) -> Remembered:
         """Return all that is remembered of these followers: the tables, and the journal after them."""
@@ -111,7 +96,7 @@ class Ledger:
     def _remembered(self, connection: sa.Connection, followers: list[str]) -> Remembered:
         remembered = Remembered(links={follower: {} for follower in followers}, readings={}, facts={})
         recent = self._clock.now_ms() - TOMBSTONES_MS
-        for chunk in _chunks(followers):
+        for chunk in chunks(followers):
             wanted = db.links.c.follower.in_(chunk) & (db.links.c.living | (db.links.c.at_ms >= recent))
             for (body,) in connection.execute(sa.select(db.links.c.body).where(wanted)):
                 link = wire.decode(body, Link)
@@ -139,6 +124,13 @@ class Ledger:
                 batch, self._waiting = self._waiting, []
                 try:
                     await self._write([entry for entries, _ in batch for entry in entries])
+                except RolesLost as lost:
+                    # Those whose role is another's now leave; nobody else is held up by them.
+                    again = [each for each in batch if not lost.roles & _roles_of(each[0])]
+                    for entries, done in batch:
+                        if lost.roles & _roles_of(entries) and not done.done():
+                            done.set_exception(lost)
+                    self._waiting = again + self._waiting
                 except Exception as error:
                     for _, done in batch:
                         if not done.done():
@@ -153,15 +145,10 @@ class Ledger:
     async def _write(self, entries: list[JournalEntry]) -> None:
         body = wire.encode(entries)
         now = self._clock.now_ms()
+        needed = _roles_of(entries)
 
         def work(connection: sa.Connection) -> int:
-            # No owner may begin between this look and the commit, or it would not read what is written here.
-            _lock(connection, "pg_advisory_xact_lock_shared", _FENCE_LOCK)
-            held, tokens = connection.execute(
-                sa.select(sa.func.count(), sa.func.sum(db.roles.c.token)).where(db.roles.c.owner == self.owner)
-            ).one()
-            if (held, int(tokens or 0)) != (len(self._held), sum(self._held.values())):
-                raise Fenced(f"{self.owner} no longer holds its {len(self._held)} roles: another owner has taken over")
+            self.leases.expect(connection, needed)
             row = connection.execute(sa.insert(db.journal).values(owner=self.owner, at_ms=now, body=body))
             (seq,) = row.inserted_primary_key or (0,)
             return int(seq)
@@ -187,7 +174,7 @@ class Ledger:
 
     def _journal_after(self, connection: sa.Connection) -> list[tuple[int, str, list[JournalEntry]]]:
         # Per owner: on a server with many writers a lower number may become visible after a higher one.
-        _lock(connection, "pg_advisory_xact_lock", _PROJECTION_LOCK)
+        lock(connection, "pg_advisory_xact_lock", _PROJECTION_LOCK)
         done = sa.func.coalesce(db.projected.c.seq, 0)
         rows = connection.execute(
             sa.select(db.journal.c.seq, db.journal.c.owner, db.journal.c.body)
@@ -280,10 +267,18 @@ class Ledger:
         return await self._database.run(work)
 
 
-def _lock(connection: sa.Connection, how: str, what: int) -> None:
-    """Take a lock until the transaction ends, where many may write at once; SQLite lets in one writer at a time anyway."""
-    if connection.dialect.name == "postgresql":
-        connection.execute(sa.text(f"SELECT {how}({what})"))
+def _roles_of(entries: Iterable[JournalEntry]) -> set[str]:
+    return {f"{FOLLOWER}{name}" for name in {_follower_of(entry) for entry in entries}}
+
+
+def _follower_of(entry: JournalEntry) -> str:
+    match entry:
+        case LinkKept():
+            return entry.link.follower
+        case ReceiptKept():
+            return entry.receipt.follower
+        case ReadingKept() | FactKept():
+            return entry.follower
 
 
 def _link_row(link: Link, now: int) -> dict[str, object]:
@@ -308,7 +303,3 @@ def _receipt_row(receipt: Receipt) -> dict[str, object]:
         "symbol": receipt.symbol,
         "body": wire.encode(receipt),
     }
-
-
-def _chunks(names: Sequence[str], size: int = 500) -> Iterable[Sequence[str]]:
-    return (names[start : start + size] for start in range(0, len(names), size))

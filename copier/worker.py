@@ -1,15 +1,16 @@
 """One worker process: a single reader of the streams, and the followers it hands every entry to.
 
-Followers are independent: each trades in its own task, and a slow or dead one delays nobody. What they want journaled at the
-same moment becomes one durable record.
+Followers are independent: each trades in its own task, comes and goes while the others go on, and a slow or dead one delays
+nobody. What they want journaled at the same moment becomes one durable record.
 """
 
 import asyncio
+import contextlib
 import logging
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Collection, Mapping
 
 from copier.clock import Clock
-from copier.errors import StoreError
+from copier.errors import Fenced, StoreError
 from copier.follower import Follower
 from copier.gateway import Gateway
 from copier.ledger import Ledger
@@ -19,6 +20,8 @@ from copier.stream import Entry, EntryId, Stream
 log = logging.getLogger(__name__)
 
 BACK_OFF_S = 0.5
+END_S = 15.0
+"""A follower that is given up may finish its order for so long; after that the order counts as unknown to whoever is next."""
 REARM = "rearm"
 """The control by which a person arms a fired loss limit again, under the scope `follower:limit`."""
 
@@ -50,33 +53,80 @@ class Worker:
         self._reconcile_s = reconcile_s
         self._block_ms = block_ms
         self._after: dict[str, EntryId] = {}
+        self._tasks: asyncio.TaskGroup | None = None
+        self._reader: asyncio.Task[None] | None = None
+        self._following: dict[str, asyncio.Task[None]] = {}
 
     async def run(self) -> None:
-        """Follow until cancelled; end by `Fenced` when another worker has taken a role of this one."""
-        names = list(self._settings)
-        tokens = await self._ledger.take([f"worker:{self.name}", *(f"follower:{name}" for name in names)])
-        remembered = await self._ledger.load(names)
-        for name, settings in self._settings.items():
-            self.followers[name] = Follower(
+        """Take every follower and follow until cancelled; end by `Fenced` when another owner has taken the last of them."""
+        roles = [f"worker:{self.name}", *(f"follower:{name}" for name in self._settings)]
+        tokens = await self._ledger.take(roles)
+        async with self.working():
+            await self.add({name: tokens[f"follower:{name}"] for name in self._settings})
+            await asyncio.gather(*self._following.values())
+            raise Fenced(f"{self.name}: another owner has taken over")
+
+    @contextlib.asynccontextmanager
+    async def working(self) -> AsyncIterator[None]:
+        """Read the streams for whoever is added while the block lasts; at its end every follower stops where it is."""
+        async with asyncio.TaskGroup() as self._tasks:
+            try:
+                yield
+            finally:
+                for task in (self._reader, *self._following.values()):
+                    if task is not None:
+                        task.cancel()
+
+    async def add(self, tokens: Mapping[str, int]) -> None:
+        """Begin to follow with these followers, whose roles have just been taken under these tokens. Raise `StoreError`."""
+        assert self._tasks is not None
+        remembered = await self._ledger.load(tokens)
+        controls = await self._ledger.controls()
+        for name, token in tokens.items():
+            follower = Follower(
                 name,
-                settings,
+                self._settings[name],
                 self._gateways[name],
                 self._ledger,
                 self._clock,
-                token=tokens[f"follower:{name}"],
+                token=token,
                 remembered=remembered,
                 reconcile_s=self._reconcile_s,
             )
-        await self.look_at_controls()
-        async with asyncio.TaskGroup() as tasks:
-            for name, follower in self.followers.items():
-                tasks.create_task(follower.run(), name=f"follower {name}")
-            tasks.create_task(self._read(), name=f"reader of {self.name}")
+            follower.standing.set_controls(controls)
+            self.followers[name] = follower
+            self._following[name] = self._tasks.create_task(self._follow(follower), name=f"follower {name}")
+        self._read_anew()
+
+    async def _follow(self, follower: Follower) -> None:
+        try:
+            await follower.run()
+        except Fenced as error:
+            log.warning("%s: %s no longer follows: %s", follower.name, self.name, error)
+            if self.followers.get(follower.name) is follower:
+                del self.followers[follower.name]
+
+    async def drop(self, names: Collection[str]) -> None:
+        """Stop following with these followers between two orders of each, with all that they know durable.
+
+        Their roles are still held. One whose order takes too long is cut short: to its next owner that order is unknown.
+        """
+        tasks = [self._following.pop(name) for name in names if name in self._following]
+        for name in names:
+            if name in self.followers:
+                self.followers.pop(name).end()
+        if tasks:
+            _, late = await asyncio.wait(tasks, timeout=END_S)
+            for task in late:
+                task.cancel()
+            await asyncio.gather(*late, return_exceptions=True)
+        if self._masters() != self._after.keys():
+            self._read_anew()
 
     async def look_at_controls(self) -> None:
         """Take over what people have set since the last look. Raise `StoreError`."""
         controls = await self._ledger.controls()
-        for name, follower in self.followers.items():
+        for name, follower in list(self.followers.items()):
             if follower.standing.set_controls(controls):
                 follower.wake()
             asked = [scope for scope, control in controls.items() if control == REARM and scope.startswith(f"{name}:")]
@@ -84,10 +134,20 @@ class Worker:
                 follower.rearm(scope.removeprefix(f"{name}:"))
                 await self._ledger.set_control(scope, "done", self.name)
 
+    def _masters(self) -> set[str]:
+        return {master for follower in self.followers.values() for master in follower.relations}
+
+    def _read_anew(self) -> None:
+        """Read on from where the slowest follower stands by now; what the others have is dropped by them."""
+        if self._reader is not None:
+            self._reader.cancel()
+        assert self._tasks is not None
+        self._reader = self._tasks.create_task(self._read(), name=f"reader of {self.name}")
+
     async def _read(self) -> None:
         """Read every master's stream from where the slowest of its followers stands, and hand out what comes."""
         await self._begin_reading()
-        while True:
+        while self._after:
             try:
                 entries = await self._stream.read(self._after, block_ms=self._block_ms)
                 if self.error:
@@ -104,10 +164,10 @@ class Worker:
                 self._hand_out(entry)
 
     async def _begin_reading(self) -> None:
-        masters = {master for follower in self.followers.values() for master in follower.relations}
+        self._after = {}
         while True:
             try:
-                for master in sorted(masters - self._after.keys()):
+                for master in sorted(self._masters() - self._after.keys()):
                     await self._begin_master(master)
                 return
             except StoreError as error:
@@ -122,7 +182,7 @@ class Worker:
         if not all(relation.started for relation in relations):
             snapshot = await self._stream.last_snapshot(master)
             if snapshot is not None:
-                for follower in self.followers.values():
+                for follower in list(self.followers.values()):
                     if master in follower.relations and not follower.relations[master].started:
                         follower.accept(snapshot)
         self._after[master] = min(relation.seen for relation in relations)

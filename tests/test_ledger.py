@@ -16,8 +16,8 @@ from copier.clock import Clock, LoopClock, SystemClock, run_virtual
 from copier.database import MEMORY, Database
 from copier.diff import View
 from copier.errors import Fenced, StoreError
+from copier.leases import _FENCE_LOCK, RolesLost
 from copier.ledger import (
-    _FENCE_LOCK,
     TOMBSTONES_MS,
     FactKept,
     JournalEntry,
@@ -67,7 +67,7 @@ def on(tell: Callable[[Database, LoopClock], Coroutine[Any, Any, None]], url: st
 
 async def owner(database: Database, clock: Clock, name: str = "w", *roles: str) -> Ledger:
     ledger = Ledger(database, clock, name)
-    await ledger.take(roles or ("follower:f",))
+    await ledger.take(roles or ("follower:f", "follower:g"))
     return ledger
 
 
@@ -223,7 +223,7 @@ def test_every_field_of_a_link_comes_back() -> None:
 
 def test_those_who_append_at_the_same_moment_share_a_row() -> None:
     async def tell(database: Database, clock: LoopClock) -> None:
-        ledger = await owner(database, clock)
+        ledger = await owner(database, clock, "w", *(f"follower:f{n}" for n in range(50)))
         await asyncio.gather(*(ledger.append([reading(f"1-{number}", f"f{number}")]) for number in range(50)))
         assert await journal_rows(database) == 1
         found = await ledger.load([f"f{number}" for number in range(50)])
@@ -293,9 +293,56 @@ def test_an_owner_whose_role_was_taken_writes_nothing_any_more(name: str) -> Non
         await first.append([reading("1-1")])
         second = await owner(database, clock, name, "follower:g")
         with pytest.raises(Fenced, match="another owner has taken over"):
-            await first.append([reading("1-2")])
+            await first.append([reading("1-2", "g")])
         await second.append([reading("1-3", "g")])
         assert (await second.load(["f", "g"])).readings == {("f", "m"): "1-1", ("g", "m"): "1-3"}
+
+    on(tell)
+
+
+def test_an_owner_that_lost_one_follower_goes_on_with_the_others_even_in_one_record() -> None:
+    async def tell(database: Database, clock: LoopClock) -> None:
+        first = await owner(database, clock, "w", "follower:f", "follower:g")
+        await owner(database, clock, "another", "follower:g")
+        appends = (first.append([reading("1-1")]), first.append([reading("1-1", "g")]), first.append([reading("1-1", "f", "n")]))
+        answers = await asyncio.gather(*appends, return_exceptions=True)
+        assert [type(answer) for answer in answers] == [type(None), RolesLost, type(None)]
+        assert (await first.load(["f", "g"])).readings == {("f", "m"): "1-1", ("f", "n"): "1-1"}
+
+    on(tell)
+
+
+def test_an_owner_whose_own_role_was_taken_writes_nothing_for_any_follower() -> None:
+    async def tell(database: Database, clock: LoopClock) -> None:
+        first = await owner(database, clock, "w on one machine", "worker:w", "follower:f")
+        await owner(database, clock, "w on another", "worker:w")
+        for _ in range(2):
+            with pytest.raises(Fenced, match="replaced by another of its name"):
+                await first.append([reading("1-1")])
+
+    on(tell)
+
+
+def test_a_role_that_was_given_up_is_taken_and_written_by_another_and_by_the_first_no_more() -> None:
+    async def tell(database: Database, clock: LoopClock) -> None:
+        first = await owner(database, clock, "w", "follower:f", "follower:g")
+        await first.leases.release(["follower:g"])
+        assert first.leases.held == {"follower:f": 1}
+        second = await owner(database, clock, "another", "follower:g")
+        await second.append([reading("1-1", "g")])
+        await first.append([reading("1-1")])
+        with pytest.raises(RolesLost):
+            await first.append([reading("1-2", "g")])
+
+    on(tell)
+
+
+def test_giving_up_what_another_has_taken_meanwhile_takes_nothing_from_it() -> None:
+    async def tell(database: Database, clock: LoopClock) -> None:
+        first = await owner(database, clock, "w", "follower:f")
+        second = await owner(database, clock, "w", "follower:f")
+        await first.leases.release(["follower:f"])
+        await second.append([reading("1-1")])
 
     on(tell)
 
