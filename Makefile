@@ -26,7 +26,7 @@ demo: setup ## a master and followers on simulated brokers, in memory: nothing e
 	@$(BIN)/mt-copier demo
 
 test: setup ## the tests that need no server
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n auto --dist worksteal
 
 test-servers: setup ## the tests against real servers (Redis, PostgreSQL), which they start and stop themselves
 	@$(BIN)/python -m pytest -m server
