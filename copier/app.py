@@ -109,7 +109,8 @@ class App:
         self._owner = f"{socket.gethostname()}:{os.getpid()}"
         self._scheduler = Scheduler(clock)
         self._shadows: dict[str, ShadowGateway] = {}
-        self._ledgers: list[Ledger] = []
+        self.ledgers: list[Ledger] = []
+        """One per role of this process."""
         self._watched_accounts: dict[str, str] = {}
         for name in masters:
             self._build_watcher(name)
@@ -129,7 +130,7 @@ class App:
 
     def _ledger(self, role: str) -> Ledger:
         ledger = ToldLedger(self.database, self.clock, f"{role}@{self._owner}", self._tell)
-        self._ledgers.append(ledger)
+        self.ledgers.append(ledger)
         return ledger
 
     def _tell(self, receipt: Receipt) -> None:
@@ -188,7 +189,7 @@ class App:
             await self.database.open()
             await self.stream.ping()
             if self._shadows:
-                links = await self._ledgers[-1].links()
+                links = await self.ledgers[-1].links()
                 for name, shadow in self._shadows.items():
                     shadow.restore([link for link in links if link.follower == name])
         except BaseException:
@@ -249,7 +250,7 @@ class App:
     # Jobs -----------------------------------------------------------------------------------------------------------------
 
     async def _project(self) -> None:
-        for ledger in self._ledgers:
+        for ledger in self.ledgers:
             await ledger.project()
 
     async def judge_limits(self) -> None:
@@ -289,7 +290,7 @@ class App:
     async def trim(self) -> None:
         """Drop what is older than the settings keep."""
         before_ms = self.clock.now_ms() - self.settings.schedule.keep_days * DAY_MS
-        await self._ledgers[-1].trim(before_ms)
+        await self.ledgers[-1].trim(before_ms)
         await self.history.trim(before_ms)
 
 

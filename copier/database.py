@@ -130,6 +130,10 @@ class Database:
         """Make the tables that are not there yet. Raise `StoreError`."""
         await self.run(metadata.create_all)
 
+    async def ping(self) -> None:
+        """Raise `StoreError` where the database does not answer."""
+        await self.run(lambda connection: connection.execute(sa.select(1)).all())
+
     async def run(self, work: Callable[[sa.Connection], T]) -> T:
         """Run `work` in one transaction and return its answer once it is durable.
 

@@ -59,6 +59,8 @@ class Follower:
         self.settings = settings
         self.error = ""
         """Why the account cannot be followed just now; empty while all is well."""
+        self.connected = False
+        """The account was reached and compared once."""
         self.gateway = gateway
         self.clock = clock
         self.token = token
@@ -105,12 +107,12 @@ class Follower:
     async def run(self) -> None:
         """Connect, level against the broker, then follow until ended; end by `Fenced` when another owner has begun."""
         self._doubt()
-        pause, connected = 0.0, False
+        pause = 0.0
         while not self._ending.is_set():
             try:
-                if not connected:
+                if not self.connected:
                     await self._connect()
-                    connected = True
+                    self.connected = True
                 await self._turn()
                 if self.error:
                     log.info("%s: following again", self.name)

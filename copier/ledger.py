@@ -6,7 +6,7 @@ receipts are projections for people and for a fast start; they are brought up to
 """
 
 import asyncio
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import msgspec
 import sqlalchemy as sa
@@ -16,6 +16,7 @@ from copier import wire
 from copier.clock import Clock
 from copier.database import Database, upsert
 from copier.diff import View
+from copier.durations import Durations
 from copier.errors import Fenced
 from copier.leases import FOLLOWER, Leases, RolesLost, chunks, lock
 from copier.link import Link
@@ -79,6 +80,15 @@ class Ledger:
         self._waiting: list[tuple[Sequence[JournalEntry], asyncio.Future[None]]] = []
         self._flushing: asyncio.Task[None] | None = None
         self._unprojected: list[tuple[int, list[JournalEntry]]] = []
+        self.commits = Durations()
+        """How long it took until entries were durable."""
+        self.failures = 0
+        """How many records could not be written."""
+
+    @property
+    def tokens(self) -> Mapping[str, int]:
+        """The roles that this owner has taken, and its token in each."""
+        return self._held
 
     async def take(self, names: Sequence[str]) -> dict[str, int]:
         """Become the owner of these roles; return each one's new token, higher than any before, durable already."""
@@ -122,6 +132,7 @@ class Ledger:
         try:
             while self._waiting:
                 batch, self._waiting = self._waiting, []
+                began_s = asyncio.get_running_loop().time()
                 try:
                     await self._write([entry for entries, _ in batch for entry in entries])
                 except RolesLost as lost:
@@ -132,10 +143,12 @@ class Ledger:
                             done.set_exception(lost)
                     self._waiting = again + self._waiting
                 except Exception as error:
+                    self.failures += 1
                     for _, done in batch:
                         if not done.done():
                             done.set_exception(error)
                 else:
+                    self.commits.add(asyncio.get_running_loop().time() - began_s)
                     for _, done in batch:
                         if not done.done():
                             done.set_result(None)

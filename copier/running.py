@@ -14,6 +14,7 @@ from rich.logging import RichHandler
 from copier.app import App, Role
 from copier.clock import SystemClock
 from copier.demo import Demo, DemoEnd
+from copier.errors import SettingsError
 from copier.live import JsonView, LiveView, PlainView, View
 from copier.settings import LogFormat, LogSettings, Settings
 from copier.tables import end_table, hops_line
@@ -26,7 +27,7 @@ async def run_app(settings: Settings, role: Role, kind: str) -> None:
         app = App(settings, SystemClock(), role=role)
         view = _view(kind, app, console, "mt-copier")
         app.listeners.append(view.show)
-        async with app, _shown(view, console):
+        async with app, _answering(app), _shown(view, console):
             view.tell(_started(app))
             await _until_stopped(app)
     if kind == "plain":
@@ -80,6 +81,21 @@ async def _shown(view: View, console: Console) -> AsyncIterator[None]:
         async with view.on(console):
             yield
     else:
+        yield
+
+
+@contextlib.asynccontextmanager
+async def _answering(app: App) -> AsyncIterator[None]:
+    """Let monitoring ask, where the settings say so; nothing of it is imported otherwise."""
+    settings = app.settings.metrics
+    if settings is None:
+        yield
+        return
+    try:
+        from copier.endpoint import answering
+    except ImportError as error:
+        raise SettingsError([f"metrics: {error.name} is not installed; expected `pip install mt-copier[metrics]`"]) from None
+    async with answering(app, settings):
         yield
 
 

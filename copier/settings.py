@@ -452,6 +452,38 @@ class LogSettings(Policy):
     """A file instead of the terminal."""
 
 
+class MetricsSettings(Policy):
+    """Where a process tells monitoring how it is: `/metrics`, `/ready` and `/health` over HTTP."""
+
+    host: Annotated[str, Field(min_length=1)] = "127.0.0.1"
+    """The address to listen on; anything but this machine's own loopback needs a token."""
+    port: Annotated[Count, Field(le=65_535)] = 9464
+    """The port to listen on; every process of a machine has its own, by `MT_COPIER__METRICS__PORT`."""
+    token: Secret | None = None
+    """Whoever asks for `/metrics` or `/ready` must say it: `Authorization: Bearer ...`."""
+    anyone_on_this_machine: bool = False
+    """Answer without a token, on the loopback only."""
+    certificate: Path | None = None
+    """Speak TLS with this certificate chain (PEM)."""
+    key: Path | None = None
+    """The certificate's private key (PEM)."""
+
+    @pydantic.model_validator(mode="after")
+    def _closed(self) -> "MetricsSettings":
+        loopback = self.host in ("localhost", "::1") or self.host.startswith("127.")
+        if self.token is None and not (self.anyone_on_this_machine and loopback):
+            where = "or anyone_on_this_machine: true" if loopback else "since others can reach this address"
+            raise _mistake(f"expected a token, such as {{file: metrics.token}}, {where}")
+        if self.token is not None and len(self.token.get_secret_value()) < METRICS_TOKEN_MIN:
+            raise _mistake(f"expected a token of at least {METRICS_TOKEN_MIN} characters")
+        if (self.certificate is None) != (self.key is None):
+            raise _mistake("expected certificate and key together, or neither")
+        return self
+
+
+METRICS_TOKEN_MIN = 16
+
+
 class Settings(Policy, BaseSettings):
     """Everything that is set."""
 
@@ -475,6 +507,8 @@ class Settings(Policy, BaseSettings):
     """How changes travel over Redis."""
     log: LogSettings = LogSettings()
     """What is logged, and where to."""
+    metrics: MetricsSettings | None = None
+    """Where monitoring may ask; without this section nothing listens."""
 
     @classmethod
     def settings_customise_sources(

@@ -29,6 +29,7 @@ ENTRIES_MAX = 10_000
 BLOCK_MS = 1_000
 SOCKET_TIMEOUT_S = 5.0
 _FAILURES = (RedisError, OSError, TimeoutError)
+_Found = list[tuple[bytes, dict[bytes, bytes]]]
 
 
 class EntryId(NamedTuple):
@@ -71,6 +72,8 @@ class Stream:
         self._client: Any = client
         self._entries_max = entries_max
         self._secret = secret
+        self.failures = 0
+        """How many calls Redis did not answer, or refused."""
 
     async def close(self) -> None:
         """Let the connections go."""
@@ -85,16 +88,13 @@ class Stream:
         fields: dict[Any, Any] = {b"e": body}
         if self._secret:
             fields[b"s"] = self._sign(master, entry, body)
+        call = self._client.xadd(KEY.format(master), fields, id=str(entry), maxlen=self._entries_max, approximate=True)
         try:
-            await _uncancelled(
-                self._client.xadd(KEY.format(master), fields, id=str(entry), maxlen=self._entries_max, approximate=True)
-            )
-        except ResponseError as error:
-            if "equal or smaller" not in str(error):
-                raise StoreError(f"stream of {master}: {error}") from error
+            await self._answer(f"stream of {master}", call)
+        except StoreError as error:
+            if not (isinstance(error.__cause__, ResponseError) and "equal or smaller" in str(error)):
+                raise
             await self._expect_mine(master, entry, body)
-        except _FAILURES as error:
-            raise StoreError(f"stream of {master}: {error}") from error
 
     async def _expect_mine(self, master: str, entry: EntryId, body: bytes) -> None:
         found = await self._range(master, str(entry), str(entry), 1)
@@ -105,10 +105,7 @@ class Stream:
         """Return what follows the given ids, in order per master; wait at most `block_ms` for the first. Raise `StoreError`."""
         keys: dict[Any, Any] = {KEY.format(master): str(entry) for master, entry in after.items()}
         masters = {KEY.format(master).encode(): master for master in after}
-        try:
-            answer = await _uncancelled(self._client.xread(keys, count=count, block=block_ms))
-        except _FAILURES as error:
-            raise StoreError(f"reading events: {error}") from error
+        answer = await self._answer("reading events", self._client.xread(keys, count=count, block=block_ms))
         return [self._entry(masters[bytes(key)], raw_id, fields) for key, entries in (answer or []) for raw_id, fields in entries]
 
     async def last_id(self, master: str) -> EntryId:
@@ -131,10 +128,15 @@ class Stream:
 
     async def ping(self) -> None:
         """Raise `StoreError` where Redis does not answer."""
+        await self._answer("Redis does not answer", self._client.ping())
+
+    async def _answer(self, what: str, call: Awaitable[T]) -> T:
+        """Return what a call answers; raise `StoreError` where Redis does not answer or refuses."""
         try:
-            await _uncancelled(self._client.ping())
+            return await _uncancelled(call)
         except _FAILURES as error:
-            raise StoreError(f"Redis does not answer: {error}") from error
+            self.failures += 1
+            raise StoreError(f"{what}: {error}") from error
 
     def _entry(self, master: str, raw_id: bytes, fields: Mapping[bytes, bytes] | None) -> Entry:
         entry = EntryId.parse(raw_id)
@@ -149,23 +151,13 @@ class Stream:
     def _sign(self, master: str, entry: EntryId, body: bytes) -> bytes:
         return hmac.new(self._secret, f"{master}\n{entry}\n".encode() + body, hashlib.sha256).hexdigest().encode()
 
-    async def _range(self, master: str, lower: str, upper: str, count: int) -> list[tuple[bytes, dict[bytes, bytes]]]:
-        try:
-            found: list[tuple[bytes, dict[bytes, bytes]]] = await _uncancelled(
-                self._client.xrange(KEY.format(master), lower, upper, count)
-            )
-        except _FAILURES as error:
-            raise StoreError(f"stream of {master}: {error}") from error
-        return found
+    async def _range(self, master: str, lower: str, upper: str, count: int) -> _Found:
+        call: Awaitable[_Found] = self._client.xrange(KEY.format(master), lower, upper, count)
+        return await self._answer(f"stream of {master}", call)
 
-    async def _reversed(self, master: str, upper: str, count: int) -> list[tuple[bytes, dict[bytes, bytes]]]:
-        try:
-            found: list[tuple[bytes, dict[bytes, bytes]]] = await _uncancelled(
-                self._client.xrevrange(KEY.format(master), upper, "-", count)
-            )
-        except _FAILURES as error:
-            raise StoreError(f"stream of {master}: {error}") from error
-        return found
+    async def _reversed(self, master: str, upper: str, count: int) -> _Found:
+        call: Awaitable[_Found] = self._client.xrevrange(KEY.format(master), upper, "-", count)
+        return await self._answer(f"stream of {master}", call)
 
 
 async def _uncancelled(call: Awaitable[T]) -> T:

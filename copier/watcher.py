@@ -69,11 +69,13 @@ class Watcher:
         """Why the master cannot be read or published just now; empty while all is well."""
         self.held_back: tuple[MasterPosition, ...] = ()
         """Positions that are missing and not yet believed gone."""
+        self.published_ms = 0
+        """When something was last published; 0 before the first time."""
         self._gateway = gateway
         self._stream = stream
         self._ledger = ledger
         self._clock = clock
-        self._settings = settings
+        self.settings = settings
         self._account: Account | None = None
         self._account_ms = 0
         self._same_account = False
@@ -120,8 +122,18 @@ class Watcher:
             await self._wait(pause)
 
     @property
+    def read_ms(self) -> int:
+        """When the newest read that counts began; 0 before the first."""
+        return self._read_ms
+
+    @property
+    def unpublished(self) -> int:
+        """How many events wait to be published."""
+        return len(self._outbox)
+
+    @property
     def _poll_s(self) -> float:
-        return self._settings.poll_ms / 1000
+        return self.settings.poll_ms / 1000
 
     async def _wait(self, pause: float) -> None:
         loop = asyncio.get_running_loop()
@@ -257,7 +269,7 @@ class Watcher:
     def _enough(self, identifier: int, now_ms: int) -> bool:
         """Return whether fresh reads alone have missed a position often enough, and long enough where history is silent."""
         reads, since_ms = self._missing[identifier]
-        if reads < self._settings.confirm_reads:
+        if reads < self.settings.confirm_reads:
             return False
         return self._gateway.deals is None or now_ms - since_ms >= SILENCE_MS
 
@@ -265,10 +277,10 @@ class Watcher:
         """Return whether reads alone say that a position is gone; history that is silent about it asks for patience."""
         count, since = self._missing[identifier]
         patience_s = 0.0 if self._gateway.deals is None else UNCONFIRMED_S
-        return count >= self._settings.confirm_reads and now - since >= patience_s
+        return count >= self.settings.confirm_reads and now - since >= patience_s
 
     def _breaks(self, missing: int) -> bool:
-        breaker = self._settings.breaker
+        breaker = self.settings.breaker
         return missing >= breaker.count_min and Decimal(missing * 100) > breaker.share_max * len(self.view.open)
 
     async def _closing_deals(self, missing: Sequence[MasterPosition]) -> dict[int, tuple[Decimal, DealReason]]:
@@ -320,7 +332,7 @@ class Watcher:
         )
 
     def _snapshot(self) -> Snapshot:
-        self._snapshot_due = asyncio.get_running_loop().time() + float(self._settings.snapshot_s)
+        self._snapshot_due = asyncio.get_running_loop().time() + float(self.settings.snapshot_s)
         symbols = sorted({position.symbol for position in self.view.open.values()})
         return Snapshot(
             master=self.name,
@@ -345,6 +357,7 @@ class Watcher:
             entry, event = self._outbox[0]
             await self._stream.publish(self.name, entry, event)
             self._outbox.popleft()
+            self.published_ms = self._clock.now_ms()
 
 
 def _signed(deal: Deal) -> Decimal:

@@ -45,6 +45,10 @@ class Worker:
         self.followers: dict[str, Follower] = {}
         self.error = ""
         """Why the streams cannot be read just now; empty while all is well."""
+        self.reading = False
+        """The followers' roles are taken and their masters' streams are being read."""
+        self.heard_ms: dict[str, int] = {}
+        """When each master's newest entry was taken in."""
         self._settings = followers
         self._gateways = gateways
         self._stream = stream
@@ -152,13 +156,16 @@ class Worker:
                 entries = await self._stream.read(self._after, block_ms=self._block_ms)
                 if self.error:
                     log.info("%s: reading again", self.name)
-                self.error = ""
+                self.error, self.reading = "", True
             except StoreError as error:
                 if str(error) != self.error:
                     log.warning("%s: %s", self.name, error)
                 self.error = str(error)
                 await asyncio.sleep(BACK_OFF_S)
                 continue
+            if entries:
+                now = self._clock.now_ms()
+                self.heard_ms |= dict.fromkeys([entry.master for entry in entries], now)
             for entry in entries:
                 self._after[entry.master] = entry.id
                 self._hand_out(entry)

@@ -127,7 +127,7 @@ class RedisServer:
     def start(self, *options: str) -> None:
         """Start it and wait until it takes connections, on the port it had before; options such as `--appendonly yes`."""
         for _ in range(5):
-            self.port = self.port or _free_port()
+            self.port = self.port or free_port()
             command = [self._program, "--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self._folder), "--save", ""]
             self._process = subprocess.Popen([*command, *options], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
             assert self._process.stdout is not None
@@ -155,7 +155,7 @@ class RedisServer:
         self._process = self._drain = None
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
@@ -193,7 +193,7 @@ class PostgresServer:
                 shutil.chown(self._folder, _server_user())
             command = [self._programs / "initdb", "-D", data, "-U", "copier", "--auth=trust", "--no-sync", "-E", "UTF8"]
             subprocess.run(command, check=True, capture_output=True, user=_server_user(), cwd=self._folder)
-        self.port = self.port or _free_port()
+        self.port = self.port or free_port()
         options = ("listen_addresses=127.0.0.1", f"port={self.port}", "unix_socket_directories=", "logging_collector=off")
         command = [self._programs / "postgres", "-D", data, *(word for option in options for word in ("-c", option))]
         self._process = subprocess.Popen(

@@ -69,10 +69,12 @@ def indented(text: str, by: int) -> str:
 
 
 def complete(kind: str, text: str) -> str:
-    """Put an example into settings that are whole: it is all of them, what a follower says, or what a relation says."""
+    """Put an example into whole settings: it is all of them, a section, what a follower says, or what a relation says."""
     match kind:
         case "settings":
             return text
+        case "engine":
+            return WORLD.format(follower="", relation="") + text
         case "follower":
             return WORLD.format(follower=indented(text, 4), relation="")
         case _:

@@ -58,7 +58,7 @@ def rules() -> list[Path]:
     layers = PROJECT["tool"]["importlinter"]["contracts"][0]["layers"]
     first = next(index for index, layer in enumerate(layers) if "plan" in layer)
     listed = {name for layer in layers[first:] for name in re.findall(r"\w+", layer)}
-    listed -= {"settings", "settings_check", "settings_source", "clock", "metrics"}
+    listed -= {"settings", "settings_check", "settings_source", "clock"}
     return sorted(path for name in listed if (path := ROOT / "copier" / f"{name}.py").exists())
 
 
