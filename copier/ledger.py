@@ -6,7 +6,7 @@ receipts are projections for people and for a fast start; they are brought up to
 """
 
 import asyncio
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 import msgspec
 import sqlalchemy as sa
@@ -84,11 +84,6 @@ class Ledger:
         """How long it took until entries were durable."""
         self.failures = 0
         """How many records could not be written."""
-
-    @property
-    def tokens(self) -> Mapping[str, int]:
-        """The roles that this owner has taken, and its token in each."""
-        return self._held
 
     async def take(self, names: Sequence[str]) -> dict[str, int]:
         """Become the owner of these roles; return each one's new token, higher than any before, durable already."""

@@ -141,7 +141,7 @@ class Metrics:
         gauges += [
             ("copier_role_token", (role, ledger.owner), float(token))
             for ledger in app.ledgers
-            for role, token in ledger.tokens.items()
+            for role, token in ledger.leases.held.items()
         ]
         for watcher in app.watchers.values():
             gauges += _of_watcher(watcher, now)

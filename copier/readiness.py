@@ -50,7 +50,8 @@ async def readiness(app: App) -> Readiness:
     worker = app.worker
     if worker is not None:
         roles.append(f"worker {worker.name}")
-        found += _following(worker)
+        begun = any(f"worker:{worker.name}" in ledger.leases.held for ledger in app.ledgers)
+        found += _following(worker, begun=begun)
     followers = len(worker.followers) if worker is not None else 0
     return Readiness(ready=not found, roles=tuple(roles), followers=followers, not_ready=tuple(found))
 
@@ -81,10 +82,12 @@ def _watching(watcher: Watcher, now_ms: int) -> str:
     return ""
 
 
-def _following(worker: Worker) -> Iterator[NotReady]:
+def _following(worker: Worker, *, begun: bool) -> Iterator[NotReady]:
     if worker.error:
         yield NotReady(what="stream", why=worker.error)
-    elif not worker.reading:
+    elif not begun:
+        yield NotReady(what=f"worker {worker.name}", why="it has not taken its role yet")
+    elif worker.followers and not worker.reading:
         yield NotReady(what=f"worker {worker.name}", why="it has not begun to read its masters' streams")
     for name, follower in worker.followers.items():
         if follower.error:

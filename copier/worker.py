@@ -46,7 +46,7 @@ class Worker:
         self.error = ""
         """Why the streams cannot be read just now; empty while all is well."""
         self.reading = False
-        """The followers' roles are taken and their masters' streams are being read."""
+        """It knows from where on to read its followers' masters."""
         self.heard_ms: dict[str, int] = {}
         """When each master's newest entry was taken in."""
         self._settings = followers
@@ -151,12 +151,14 @@ class Worker:
     async def _read(self) -> None:
         """Read every master's stream from where the slowest of its followers stands, and hand out what comes."""
         await self._begin_reading()
+        self.reading = True
+        self.heard_ms = {master: at_ms for master, at_ms in self.heard_ms.items() if master in self._after}
         while self._after:
             try:
                 entries = await self._stream.read(self._after, block_ms=self._block_ms)
                 if self.error:
                     log.info("%s: reading again", self.name)
-                self.error, self.reading = "", True
+                self.error = ""
             except StoreError as error:
                 if str(error) != self.error:
                     log.warning("%s: %s", self.name, error)

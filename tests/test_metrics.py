@@ -182,7 +182,7 @@ def test_an_engine_that_has_not_begun_says_what_it_waits_for() -> None:
         async with App(world(), LoopClock(EPOCH_MS)) as app:
             assert not_ready(await readiness(app)) == {
                 "watcher m": "its account was not read yet",
-                "worker main": "it has not begun to read its masters' streams",
+                "worker main": "it has not taken its role yet",
             }
 
     run_virtual(main())
