@@ -53,8 +53,6 @@ BACK_OFF_MAX_S = 5.0
 SILENCE_MS = 30_000
 """A history that can be read and tells of no close speaks against one: reads alone must then agree for so long."""
 DEAL_LOOK_BACK = timedelta(days=1)
-UNCONFIRMED_S = 5.0
-"""Where history could say that a position was closed and does not, reads must have been without it for so long."""
 
 
 class Watcher:
@@ -272,12 +270,6 @@ class Watcher:
         if reads < self.settings.confirm_reads:
             return False
         return self._gateway.deals is None or now_ms - since_ms >= SILENCE_MS
-
-    def _stays_away(self, identifier: int, now: float) -> bool:
-        """Return whether reads alone say that a position is gone; history that is silent about it asks for patience."""
-        count, since = self._missing[identifier]
-        patience_s = 0.0 if self._gateway.deals is None else UNCONFIRMED_S
-        return count >= self.settings.confirm_reads and now - since >= patience_s
 
     def _breaks(self, missing: int) -> bool:
         breaker = self.settings.breaker
