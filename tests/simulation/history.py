@@ -20,7 +20,7 @@ from copier.gateways.paper_faults import NO_FAULT, Fault, Faults, Operation
 from copier.gateways.paper_orders import Fill, MarketOrder
 from copier.gateways.paper_server import PaperServer
 from copier.ledger import Ledger
-from copier.model import MarginMode, Side
+from copier.model import MarginMode, Permit, Side
 from copier.settings import FollowerSettings, MasterSettings
 from copier.watcher import Watcher
 from copier.worker import Worker
@@ -48,6 +48,8 @@ class Executed(msgspec.Struct, frozen=True):
     fill: Fill
     identifier: int
     """The position's for life, as the server keeps it."""
+    open_lots: Decimal
+    """All that was open in the account right after it, whoever's."""
 
 
 class FailingDatabase(Database):
@@ -70,6 +72,16 @@ class FailingDatabase(Database):
         return answer
 
 
+class _Watched(PaperGateway):
+    """A gateway whose far end keeps a list of whom it let trade."""
+
+    admitted: list[int]
+
+    def _admit(self, permit: Permit) -> None:
+        super()._admit(permit)
+        self.admitted.append(permit.token)
+
+
 class Broker:
     """One account on a server of its own, and the log of what was really executed."""
 
@@ -82,6 +94,8 @@ class Broker:
         self.clock = clock
         self.executed: list[Executed] = []
         self.by_hand: list[int] = []
+        self.admitted: list[int] = []
+        """The tokens of all trading requests that the far end let through, in that order."""
         self._trace = trace
         self._deal = self.server.deal
         self.server.deal = self._logged  # type: ignore[method-assign]
@@ -89,7 +103,9 @@ class Broker:
     def gateway(self) -> PaperGateway:
         """Return a new process's way to it."""
         without = frozenset() if self.plan.deals else frozenset({"deals"})
-        return PaperGateway(self.server, 1, clock=self.clock, faults=self.faults, latency_s=self.plan.latency_s, without=without)
+        made = _Watched(self.server, 1, clock=self.clock, faults=self.faults, latency_s=self.plan.latency_s, without=without)
+        made.admitted = self.admitted
+        return made
 
     def habits(self) -> None:
         """Lay what this broker always does."""
@@ -107,7 +123,8 @@ class Broker:
             raise
         if login == 1:
             identifier = before.get(order.position) or before.get(fill.position) or fill.identifier
-            self.executed.append(Executed(self.clock.now_ms(), order, fill, identifier))
+            open_lots = sum((position.lots for position in self.account.positions.values()), D(0))
+            self.executed.append(Executed(self.clock.now_ms(), order, fill, identifier, open_lots))
         self._trace(f"{words}: {fill.lots} lots, position {fill.position}")
         return fill
 
@@ -426,7 +443,8 @@ def _settings(follower: AccountPlan) -> FollowerSettings:
     levels = {"stops": "copy", "targets": "copy"} if follower.levels else {"stops": "none", "targets": "none"}
     size = {"mode": "multiplier", "multiplier": str(follower.ratio)}
     copies = [{"master": master, "size": size, "copy": levels} for master in follower.masters]
-    return FollowerSettings.model_validate({"account": follower.name, "copies": copies})
+    risk = {"open": {"lots_max": str(follower.lots_max)}} if follower.lots_max else {}
+    return FollowerSettings.model_validate({"account": follower.name, "copies": copies, "risk": risk})
 
 
 class _Kept(logging.Handler):

@@ -14,7 +14,7 @@ from copier import database as db
 from copier import wire
 from copier.gateways.comments import tag_in
 from copier.ledger import JournalEntry, LinkKept
-from copier.link import LegState
+from copier.link import TAG_PREFIX, LegState
 from copier.model import DealReason, MarginMode, Receipt, Side, Verdict
 from tests.simulation.history import Broker, Executed, History
 
@@ -61,6 +61,8 @@ def judge(history: History) -> list[str]:
         name, broker = follower.name, history.brokers[follower.name]
         of_tag = {tag: meaning for (who, tag), meaning in meanings.items() if who == name}
         wrong += [f"{name}: {words}" for words in _Account(history, broker, masters, of_tag).judge()]
+    wrong += _published_twice(history)
+    wrong += _former_owners(history, meanings)
     wrong += _unrest(history)
     return wrong
 
@@ -158,6 +160,8 @@ class _Account:
                 group = self._group(meaning)
                 self.openings.setdefault(group, []).append(done)
                 self.owner[done.identifier] = group
+                if self.plan.lots_max is not None and done.open_lots > self.plan.lots_max:
+                    yield f"{done.open_lots} lots were open after order {tag}, {self.plan.lots_max} is the limit"
 
     def _doubled(self) -> Iterator[str]:
         tags: dict[str, int] = {}
@@ -244,6 +248,26 @@ class _Account:
             position = self.broker.account.positions.get(ticket)
             if position is None or position.lots != Decimal("0.33") or position.stop_loss or position.take_profit:
                 yield f"another hand's ticket {ticket} was touched"
+
+
+def _published_twice(history: History) -> Iterator[str]:
+    for (key, _), ids in history.redis.appended.items():
+        if len(ids) > 1:
+            yield f"one event was published in {key} as {' and '.join(sorted(ids))}"
+
+
+def _former_owners(history: History, meanings: dict[tuple[str, str], Meaning]) -> Iterator[str]:
+    """Tell of orders whose owner's token was lower than one that had been journaled, or let through, before."""
+    highest: dict[str, int] = {}
+    for follower, tag in meanings:
+        token = int(tag[len(TAG_PREFIX) : -5], 36)
+        if token < highest.get(follower, 0):
+            yield f"{follower}: order {tag} of a former owner was journaled"
+        highest[follower] = max(token, highest.get(follower, 0))
+    for plan in history.plan.followers:
+        admitted = history.brokers[plan.name].admitted
+        if admitted != sorted(admitted):
+            yield f"{plan.name}: a request of a former owner was let through: tokens {admitted}"
 
 
 def _unrest(history: History) -> Iterator[str]:

@@ -66,6 +66,8 @@ class AccountPlan(NamedTuple):
     ratio: Decimal = Decimal(1)
     levels: bool = False
     masters: tuple[str, ...] = ()
+    lots_max: Decimal | None = None
+    """The most that may be open in the account when we open."""
 
 
 class Plan(NamedTuple):

@@ -17,6 +17,8 @@ class FailingRedis:
         self._dump: dict[bytes, Any] = {}
         self.down = False
         self.replies_lost = 0
+        self.appended: dict[tuple[str, bytes], set[str]] = {}
+        """Under which ids each event was ever appended, by stream and content."""
 
     def stream(self) -> Stream:
         """Return a new process's way to it."""
@@ -51,6 +53,8 @@ class _Client:
             if self._redis.down:
                 raise RedisConnectionError("Connection refused")
             answer = await getattr(self._client, command)(*args, **kwargs)
+            if command == "xadd":
+                self._redis.appended.setdefault((args[0], args[1][b"e"]), set()).add(kwargs["id"])
             if self._redis.down:
                 raise RedisConnectionError("Connection closed by server")
             if self._redis.replies_lost:
