@@ -22,11 +22,13 @@ from copier.history import History
 from copier.ledger import JournalEntry, Ledger, ReceiptKept
 from copier.locks import RoleLock
 from copier.model import Account, Receipt
+from copier.notify import Notifier, Send
 from copier.policy import Mode
 from copier.scheduler import Scheduler
 from copier.settings import CopySettings, FollowerSettings, Settings
 from copier.signals import SignalFolder
 from copier.stream import Stream, open_stream
+from copier.watchdog import Watchdogs
 from copier.watcher import Watcher
 from copier.worker import Worker
 
@@ -37,6 +39,7 @@ SHADOW = "~shadow"
 CONTROLS_S = 1.0
 PROJECT_S = 0.5
 LIMITS_S = 1.0
+NOTIFY_S = 1.0
 FIRST_SAMPLE_S = 2.0
 """Accounts are being opened before."""
 OPEN_PAUSE_MIN_S = 1.0
@@ -84,8 +87,16 @@ class ToldLedger(Ledger):
 class App:
     """The engine in one process. `async with` opens and closes its stores, `run` works until cancelled."""
 
-    def __init__(self, settings: Settings, clock: Clock, *, role: Role | None = None, paper: PaperWorld | None = None) -> None:
-        """`paper` are simulated brokers whose prices the caller moves; without them their settings do."""
+    def __init__(
+        self,
+        settings: Settings,
+        clock: Clock,
+        *,
+        role: Role | None = None,
+        paper: PaperWorld | None = None,
+        send: Send | None = None,
+    ) -> None:
+        """`paper` are simulated brokers whose prices the caller moves, without them their settings do; `send` sends alerts."""
         self.settings = settings
         self.clock = clock
         self.role: Role = role or Everything()
@@ -118,6 +129,16 @@ class App:
             self._build_worker(worker, followers)
         for name in self._signal_folders():
             self._build_signals(name)
+        self.notifier = Notifier(settings.notify, clock, send)
+        self.watchdogs = Watchdogs(
+            settings.watchdogs,
+            clock,
+            self.history,
+            watchers=self.watchers,
+            watched=self._watched_accounts,
+            worker=self.worker,
+            tell=self.notifier.tell,
+        )
         self.locks = _locks(settings, [f"watcher:{name}" for name in masters] + ([f"worker:{worker}"] if worker else []))
         self._plan_jobs()
 
@@ -176,9 +197,25 @@ class App:
         self._scheduler.every("bringing the tables up to date", PROJECT_S, self._project)
         self._scheduler.every("recording equity", equity_s, self.sample_equity, first_s=FIRST_SAMPLE_S)
         self._scheduler.every("dropping old records", float(schedule.trim_s), self.trim)
+        self._plan_watchdogs()
         if self.worker is not None:
             self._scheduler.every("looking at controls", CONTROLS_S, self.worker.look_at_controls)
             self._scheduler.every("judging loss limits", min(equity_s, LIMITS_S), self.judge_limits)
+
+    def _plan_watchdogs(self) -> None:
+        settings = self.settings.watchdogs
+        self._scheduler.every("looking after everything", settings.look_ms / 1000, self._look_after)
+        self._scheduler.every("sending alerts", NOTIFY_S, self.notifier.send_waiting)
+        if settings.clock.enabled:
+            every_s = float(settings.clock.every_s)
+            self._scheduler.every("comparing clocks", every_s, self._compare_clocks, first_s=FIRST_SAMPLE_S)
+
+    async def _look_after(self) -> None:
+        await self.watchdogs.look()
+        self.notifier.remind(self.watchdogs.standing.values())
+
+    async def _compare_clocks(self) -> None:
+        await self.watchdogs.compare_clocks(self.database, self.stream)
 
     # Life -----------------------------------------------------------------------------------------------------------------
 

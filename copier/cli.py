@@ -232,6 +232,19 @@ def receipts(
 
 
 @app.command()
+def alerts(
+    config: Config,
+    *,
+    last: Annotated[int, typer.Option(min=1, help="How many at most, the newest.")] = 20,
+    as_json: Json = False,
+) -> None:
+    """Show what the watchdogs found: what stands, and what is over."""
+    from copier import looking
+
+    _show(looking.alerts(_load(config), last), as_json=as_json)
+
+
+@app.command()
 def shadow(config: Config, *, as_json: Json = False) -> None:
     """Compare what relations in mode `shadow` would have done with what the live ones did."""
     from copier import looking

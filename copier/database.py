@@ -98,6 +98,15 @@ controls = sa.Table(
     sa.Column("at_ms", sa.BigInteger, nullable=False),
     sa.Column("by", sa.String(200), nullable=False),
 )
+alerts = sa.Table(
+    "alerts",
+    metadata,
+    sa.Column("watchdog", sa.String(20), primary_key=True),
+    sa.Column("subject", sa.String(200), primary_key=True),
+    sa.Column("raised_ms", sa.BigInteger, primary_key=True),
+    sa.Column("ended_ms", sa.BigInteger, nullable=False, index=True, comment="0 while it stands"),
+    sa.Column("body", sa.LargeBinary, nullable=False),
+)
 equity = sa.Table(
     "equity",
     metadata,
@@ -164,6 +173,13 @@ class Database:
         except SQLAlchemyError as error:
             cause = getattr(error, "orig", None) or error
             raise StoreError(f"{self.name}: {cause}") from error
+
+    async def time_ms(self) -> int | None:
+        """Return the database server's clock, None where there is no server. Raise `StoreError`."""
+        if self._engine.dialect.name != "postgresql":
+            return None
+        now = sa.text("SELECT CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000 AS BIGINT)")
+        return int(await self.run(lambda connection: connection.scalar(now)))
 
     @property
     def name(self) -> str:

@@ -78,6 +78,8 @@ class Follower:
         self._complained: dict[LinkName, str] = {}
         self._closed_s: dict[str, float] = {}
         """When a leg's close was last sent, by tag: a list that lags is no reason to close it again at once."""
+        self.step_ms = 0
+        """When the step began that is under way, 0 while none is."""
         self._level_at = 0.0
         self._ending = asyncio.Event()
 
@@ -102,6 +104,17 @@ class Follower:
             self.memory.want(replace(link, wanted_open=False, reason=reason))
             self._wake.set()
 
+    def protect(self, link: Link) -> None:
+        """Ask for a link's levels again now, without waiting out the pause that a refusal has earned it."""
+        self._again.pop(link.name, None)
+        self.memory.dirty[link.name] = None
+        self.compare_now()
+
+    def compare_now(self) -> None:
+        """Compare with a fresh read as soon as what is under way is done."""
+        self.level_within(0.0)
+        self._wake.set()
+
     # Driving --------------------------------------------------------------------------------------------------------
 
     async def run(self) -> None:
@@ -110,6 +123,7 @@ class Follower:
         pause = 0.0
         while not self._ending.is_set():
             try:
+                self.step_ms = self.clock.now_ms()
                 if not self.connected:
                     await self._connect()
                     self.connected = True
@@ -133,6 +147,7 @@ class Follower:
                 self.error = f"{type(error).__name__}: {error}"
                 self._doubt()
                 pause = RECONNECT_PAUSE_MAX_S
+            self.step_ms = 0
             await self._wait(pause)
         await self.memory.commit()
 
@@ -204,6 +219,7 @@ class Follower:
 
     async def _follow_on(self, name: LinkName) -> None:
         """Do what one link wants; what fails is wanted again, and holds up the others only where the account is gone."""
+        self.step_ms = self.clock.now_ms()
         try:
             await self._follow(name)
         except (Rejected, Unavailable) as error:

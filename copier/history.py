@@ -1,11 +1,13 @@
-"""What accounts were worth: samples of balance and equity over time."""
+"""What was seen over time: samples of balance and equity, and the alerts that were raised."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from decimal import Decimal
 
 import sqlalchemy as sa
 
 from copier import database as db
+from copier import wire
+from copier.alert import Alert
 from copier.database import Database, upsert
 from copier.model import Account, Record
 
@@ -59,10 +61,34 @@ class History:
         rows = await self._database.run(lambda connection: connection.execute(query).all())
         return {row.account: _sample(row) for row in rows}
 
+    async def keep_alerts(self, alerts: Iterable[Alert]) -> None:
+        """Keep alerts as they stand by now, each in place of what was kept of it before. Raise `StoreError`."""
+        rows: list[dict[str, object]] = [
+            {
+                "watchdog": alert.watchdog.value,
+                "subject": alert.subject,
+                "raised_ms": alert.raised_ms,
+                "ended_ms": alert.ended_ms,
+                "body": wire.encode(alert),
+            }
+            for alert in alerts
+        ]
+        await self._database.run(lambda connection: upsert(connection, db.alerts, rows))
+
+    async def alerts(self, *, newest: int | None = None) -> list[Alert]:
+        """Return the newest alerts, or without a number those that stand, oldest first. Raise `StoreError`."""
+        query = sa.select(db.alerts.c.body).order_by(db.alerts.c.raised_ms.desc(), db.alerts.c.watchdog, db.alerts.c.subject)
+        query = query.where(db.alerts.c.ended_ms == 0) if newest is None else query.limit(newest)
+        rows = await self._database.run(lambda connection: connection.execute(query).all())
+        return [wire.decode(body, Alert) for (body,) in reversed(rows)]
+
     async def trim(self, before_ms: int) -> int:
-        """Forget samples older than this; return how many. Raise `StoreError`."""
-        statement = sa.delete(db.equity).where(db.equity.c.at_ms < before_ms)
-        return await self._database.run(lambda connection: connection.execute(statement).rowcount)
+        """Forget samples and ended alerts older than this; return how many. Raise `StoreError`."""
+        old = [
+            sa.delete(db.equity).where(db.equity.c.at_ms < before_ms),
+            sa.delete(db.alerts).where((db.alerts.c.ended_ms > 0) & (db.alerts.c.ended_ms < before_ms)),
+        ]
+        return await self._database.run(lambda connection: sum(connection.execute(each).rowcount for each in old))
 
 
 def _sample(row: sa.Row[tuple[object, ...]]) -> EquitySample:

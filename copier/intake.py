@@ -54,6 +54,8 @@ class Intake:
                 entry.master,
             )
             return
+        relation.heard_ms = self._memory.clock.now_ms()
+        relation.lag_ms = relation.heard_ms - event.read_ms
         relation.facts = event.facts or relation.facts
         match event:
             case Snapshot():

@@ -433,13 +433,25 @@ class Leveller:
         links = [*(li for li in self._follower.memory.living.values() if li.name != link.name), replace(link, legs=sent)]
         return net_levels(links, link.symbol, link.side)
 
+    def net_stop(self, symbol: str) -> tuple[Position, Decimal] | None:
+        """Return a netting symbol's position as last read and its wanted stop; None where the stop is not ours to set."""
+        links = [link for link in self._follower.memory.living.values() if link.symbol == symbol]
+        position = self.book.position_of(symbol)
+        if position is None or self._foreign.get(symbol) or not ours(links, symbol):
+            return None
+        return position, net_levels(links, symbol, position.type)[0]
+
+    def may_be_late(self, symbol: str) -> bool:
+        """Return whether an order of ours has moved a symbol since the last read was asked for."""
+        return self._traded_ms.get(symbol, 0) >= self.book.began_ms
+
     async def set_net_levels(self, symbol: str) -> bool:
         """Bring the levels of a symbol's one position in line with those of our legs; return whether that took an order."""
         follower = self._follower
         links = [link for link in follower.memory.living.values() if link.symbol == symbol]
         if self._foreign.get(symbol) or not ours(links, symbol) or any(link.cut is not None for link in links):
             return False
-        if self._traded_ms.get(symbol, 0) >= self.book.began_ms:
+        if self.may_be_late(symbol):
             await self.level()
         position = self.book.position_of(symbol)
         if position is None:

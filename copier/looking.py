@@ -23,7 +23,7 @@ from copier.model import Receipt, Verdict
 from copier.policy import LossLimit
 from copier.settings import FollowerSettings, Settings
 from copier.steps import plain
-from copier.tables import clock, links_table, money, receipts_table
+from copier.tables import alerts_table, clock, links_table, money, receipts_table
 from copier.words import copied_stamps, hops, mean_slippage
 
 RECEIPTS_MAX = 5_000
@@ -80,6 +80,7 @@ async def status(settings: Settings) -> Answer:
         links, controls = await ledger.links(), await ledger.controls()
         newest = await ledger.receipts(newest=RECEIPTS_MAX)
         samples = await history.latest()
+        alerts = await history.alerts()
     rows = [_follower_row(settings, name, links, controls, newest, samples) for name in twins(settings)]
     table = Table(title="Followers", title_justify="left", expand=True)
     for heading in ("follower", "set to"):
@@ -106,7 +107,16 @@ async def status(settings: Settings) -> Answer:
     if "read to answered" in times:
         whole = times["read to answered"]
         shown.append(Text(f"Copies took {whole.p50_ms} ms (median), {whole.p99_ms} ms (99 of 100)", style="dim"))
-    return Answer({"followers": rows, "controls": controls, "latency": times}, tuple(shown))
+    if alerts:
+        shown.append(alerts_table(alerts))
+    return Answer({"followers": rows, "controls": controls, "latency": times, "alerts": alerts}, tuple(shown))
+
+
+async def alerts(settings: Settings, last: int) -> Answer:
+    """Return the newest alerts, those that are over too."""
+    async with stores(settings) as (_, history):
+        found = await history.alerts(newest=last)
+    return Answer(found, (alerts_table(found),) if found else (Text("There was no alert yet."),))
 
 
 def _follower_row(

@@ -35,6 +35,10 @@ class Relation:
         """False until the first snapshot: what stands in it was there before the relation."""
         self.gap = False
         """Something was not read: opens wait for the next snapshot, closes go on."""
+        self.heard_ms = 0
+        """When anything of this master was last read here; 0 is never."""
+        self.lag_ms = 0
+        """How old that was then, since the master's account had been read for it."""
         self.facts: MasterFacts | None = None
         self.specs: dict[str, SymbolSpec] = {}
 

@@ -25,6 +25,7 @@ from copier.model import MarginMode
 from copier.policy import Count, FollowerRisk, NotNegative, Percent, Policy, Positive, RelationPolicy, Whole
 from copier.settings_check import Schema, check_references, explain, in_order
 from copier.settings_source import Source, WrittenSettings, read_file, read_text, resolve_secret
+from copier.settings_watchdogs import WatchdogSettings
 
 
 def _mistake(message: str) -> PydanticCustomError:
@@ -425,6 +426,22 @@ class StreamSettings(Policy):
     """Signs every entry, so that nobody who can write to Redis can make a follower trade."""
 
 
+class NotifyTarget(Policy):
+    """Where alerts are sent to."""
+
+    url: Secret
+    """An Apprise address, such as `tgram://token/chat` or `mailto://user:password@host`: it holds the password."""
+
+
+class NotifySettings(Policy):
+    """Who is told of alerts; nobody unless set. Needs `pip install 'mt-copier[notify]'`."""
+
+    targets: tuple[NotifyTarget, ...] = ()
+    """Where to."""
+    repeat_s: Annotated[Whole, Field(le=604_800)] = 3_600
+    """An alert that stands, or comes and goes, is sent again after so long and no sooner; 0 sends each only once."""
+
+
 class LogLevel(StrEnum):
     """How much is said."""
 
@@ -505,6 +522,10 @@ class Settings(Policy, BaseSettings):
     """How often what is not a copy happens."""
     stream: StreamSettings = StreamSettings()
     """How changes travel over Redis."""
+    watchdogs: WatchdogSettings = WatchdogSettings()
+    """What is watched for beside the copying."""
+    notify: NotifySettings = NotifySettings()
+    """Who is told of alerts."""
     log: LogSettings = LogSettings()
     """What is logged, and where to."""
     metrics: MetricsSettings | None = None

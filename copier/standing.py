@@ -58,6 +58,8 @@ class Standing:
         self._gateway = gateway
         self._clock = clock
         self._quotes: dict[str, Quote] = {}
+        self.silent: dict[str, str] = {}
+        """Masters that nothing is heard of and for which nothing is opened meanwhile, and in words since when."""
         self._controls: Mapping[str, str] = {}
         self._money: Money | None = None
         own = {key: body for (who, key), body in remembered.facts.items() if who == name}
@@ -298,6 +300,7 @@ class Standing:
             elif control == "frozen":
                 allowed.append((Mode.FROZEN, f"set to frozen for {scope}"))
         allowed += [(Mode.CLOSE_ONLY, f"loss limit {limit.name} has fired") for limit, _ in self._fired(master)]
+        allowed += [(Mode.CLOSE_ONLY, words) for silent, words in self.silent.items() if silent == master]
         return max(allowed, key=lambda each: _STRICTER[each[0]])
 
     def _fired(self, master: str) -> list[tuple[LossLimit, LossAction]]:

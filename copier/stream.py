@@ -138,6 +138,16 @@ class Stream:
             self.failures += 1
             raise StoreError(f"{what}: {error}") from error
 
+    async def time_ms(self) -> int | None:
+        """Return Redis's clock, None where it is this process's own. Raise `StoreError`."""
+        if isinstance(self._client, fakeredis.FakeAsyncRedis):
+            return None
+        try:
+            seconds, micros = await _uncancelled(self._client.time())
+        except _FAILURES as error:
+            raise StoreError(f"Redis's clock: {error}") from error
+        return int(seconds) * 1000 + int(micros) // 1000
+
     def _entry(self, master: str, raw_id: bytes, fields: Mapping[bytes, bytes] | None) -> Entry:
         entry = EntryId.parse(raw_id)
         body = (fields or {}).get(b"e", b"")

@@ -8,6 +8,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from copier.alert import Alert
 from copier.demo import DemoEnd
 from copier.link import Link
 from copier.model import Account, Receipt, Verdict
@@ -155,3 +156,23 @@ def end_table(end: DemoEnd) -> Table:
             "-" if each.slippage_points is None else str(each.slippage_points),
         )
     return table
+
+
+def alerts_table(alerts: Iterable[Alert]) -> Table:
+    """Return alerts as a table, those that stand in red."""
+    table = Table(title="Alerts", title_justify="left", expand=True)
+    for heading in ("since (UTC)", "until", "watchdog", "account"):
+        table.add_column(heading, no_wrap=True)
+    table.add_column("what is wrong, and what to do", ratio=1)
+    for alert in alerts:
+        words = Text(alert.cause, style="dim" if alert.ended_ms else "red").append(f"\n{alert.advice}", style="dim")
+        if alert.done:
+            words.append(f"\nDone about it: {alert.done}", style="yellow")
+        until = moment(alert.ended_ms) if alert.ended_ms else "now"
+        table.add_row(moment(alert.since_ms), until, alert.watchdog, alert.account, words)
+    return table
+
+
+def moment(at_ms: int) -> str:
+    """Return day and time of day in UTC."""
+    return datetime.fromtimestamp(at_ms / 1000, UTC).strftime("%m-%d %H:%M:%S")

@@ -19,6 +19,8 @@ _WHY = {
     "master_reversed": "the master reversed it",
     "flattened": "a person or a loss limit wants everything closed",
     "window_ended": "the trading hours ended",
+    "master_silent": "nothing was heard of the master for too long",
+    "unprotected": "its stop could not be set",
     "orphan": "nobody wants it any more",
     "closed_by_stop_loss": "its stop was hit",
     "closed_by_take_profit": "its target was hit",

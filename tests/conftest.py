@@ -20,6 +20,12 @@ SERVERS = {"needs_redis", "needs_postgres"}
 
 
 SAMPLED = {
+    "test_a_stop_the_broker_refuses_is_an_alert_until_it_is_set": 3,
+    "test_the_answer_set_asks_for_the_stop_again_without_waiting_out_the_pauses": 3,
+    "test_the_answer_close_closes_a_copy_without_any_stop_and_leaves_the_others": 3,
+    "test_flatten_closes_the_copies_of_a_master_that_stays_silent_and_never_opens_them_again": 3,
+    "test_a_close_that_is_refused_for_long_is_drift": 3,
+    "test_an_order_without_an_answer_is_an_alert_until_it_is_settled": 3,
     "test_any_report_makes_a_page": 4,
     "test_a_role_killed_anywhere_leaves_everything_on_target": 3,
     "test_the_picture_never_outgrows_the_screen_and_ends_with_what_happened_last": 4,

@@ -106,7 +106,7 @@ def literals(node: ast.AST | None) -> set[str]:
     return {child.value for child in ast.walk(node) if isinstance(child, ast.Constant) and isinstance(child.value, str)}
 
 
-CODE_AT = {"_no": 0, "_room": 1, "_refused": 0, "note": 3, "_note": 3, "_unwant": 2}
+CODE_AT = {"_no": 0, "_room": 1, "_refused": 0, "note": 3, "_note": 3, "_unwant": 2, "give_up": 1}
 """Which argument is the code, by the function's name."""
 
 
