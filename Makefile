@@ -34,8 +34,8 @@ test-servers: setup ## the tests against real servers (Redis, PostgreSQL), which
 test-slow: setup ## the long shares: real child processes, three months replayed, every case of the sampled families
 	@$(BIN)/python -m pytest -m "slow and not server" --ignore=tests/simulation
 
-bench: setup ## every measurement under benchmarks/, to the screen and to benchmarks/results/
-	@for each in $(notdir $(basename $(wildcard benchmarks/*.py))); do $(BIN)/python -m benchmarks.$$each || exit 1; done
+bench: setup ## every measurement under benchmarks/ in five minutes: tables, JSON, a picture, and docs/performance.md anew
+	@$(BIN)/python -m benchmarks
 
 HISTORIES ?= 300
 SEED ?= 0
