@@ -235,7 +235,7 @@ def note_received(app: BenchApp, received: list[tuple[int, Any]]) -> None:
 
 def note_appends(app: BenchApp, appends: list[tuple[int, int, Sequence[Any]]]) -> None:
     """Stamp what is made durable."""
-    for ledger in app._ledgers:
+    for ledger in app.ledgers:
         if not ledger.owner.startswith("worker"):
             continue
         append = ledger.append
