@@ -292,6 +292,9 @@ class BridgeCarrier(StrEnum):
     """How frames travel to an Expert Advisor."""
 
     TCP = "tcp"
+    WEBSOCKET = "websocket"
+    HTTP = "http"
+    PIPE = "pipe"
     FILES = "files"
 
 
@@ -310,13 +313,19 @@ class BridgeSettings(_Account):
     kind: Literal["bridge"]
     """A terminal with our Expert Advisor."""
     carrier: BridgeCarrier = BridgeCarrier.TCP
-    """`tcp`, where a MetaTrader 5 terminal dials in here, or `files` in a folder both can see, which MetaTrader 4 needs."""
+    """How it reaches us: `tcp` and `websocket` (MetaTrader 5), `http`, `pipe` and `files` (4 and 5); see gateways/bridge.md."""
     secret: Annotated[Secret, AfterValidator(_long_secret)]
     """The same as in the Expert Advisor's input `Secret`, at least 16 characters; every account has its own."""
     host: Annotated[str, Field(min_length=1)] = "127.0.0.1"
-    """`tcp`: the address to listen on. Nothing is encrypted: other machines only through a tunnel or a VPN."""
+    """`tcp`, `http`, `websocket`: the address to listen on. Beyond this machine only with TLS, a tunnel or a VPN."""
     port: Annotated[Count, Field(le=65_535)] = 17_500
-    """`tcp`: the port to listen on; accounts may share one."""
+    """`tcp`, `http`, `websocket`: the port to listen on; accounts may share one, whichever of the three they use."""
+    tls_certificate: Path | None = None
+    """`tcp`, `http`, `websocket`: a PEM file with the certificate and what signed it; without one nothing is encrypted."""
+    tls_key: Path | None = None
+    """The certificate's key as a PEM file, if it is not in the same one."""
+    pipe: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,64}$")] = "mt-copier"
+    """`pipe`: its name; accounts may share one, two users of one machine may not."""
     folder: Path | None = None
     """`files`: the folder all terminals of a Windows user share, MetaQuotes/Terminal/Common/Files; by default this user's."""
     call_timeout_s: Annotated[Positive, Field(ge=1, le=120)] = Decimal(10)

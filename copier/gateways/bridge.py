@@ -1,4 +1,4 @@
-"""Accounts of kind `bridge`: our Expert Advisor in an MT4 or MT5 terminal, which dials in over TCP or leaves files."""
+"""Accounts of kind `bridge`: our Expert Advisor in an MT4 or MT5 terminal, which dials in or leaves files."""
 
 import os
 from pathlib import Path
@@ -8,7 +8,9 @@ from copier.clock import Clock
 from copier.errors import SettingsError
 from copier.gateway import GatewayFacts
 from copier.gateways.bridge_files import FilesCarrier
-from copier.gateways.bridge_hub import BridgeHub
+from copier.gateways.bridge_hub import BridgeHub, Listener
+from copier.gateways.bridge_pipe import PipeListener
+from copier.gateways.bridge_port import PortListener, tls_of
 from copier.gateways.carriers import Carrier
 from copier.gateways.remote import RemoteGateway
 from copier.settings import BridgeCarrier, BridgeSettings
@@ -19,10 +21,10 @@ SILENCE_MIN_S = 20.0
 
 
 class Bridges:
-    """The listeners of this process: accounts that name the same host and port share one."""
+    """The listeners of this process: accounts that name the same port, or the same pipe, share one."""
 
     def __init__(self) -> None:
-        self._hubs: dict[tuple[str, int], BridgeHub] = {}
+        self._hubs: dict[object, BridgeHub] = {}
 
     def gateway(self, settings: BridgeSettings, clock: Clock) -> RemoteGateway:
         """Return a gateway, not yet open, to an account's Expert Advisor; raise `SettingsError` without a folder for files."""
@@ -31,8 +33,14 @@ class Bridges:
         silence_s = max(SILENCE_MIN_S, 2 * float(settings.call_timeout_s))
         carrier: Carrier
         match settings.carrier:
-            case BridgeCarrier.TCP:
-                carrier = self._hub(settings, clock).carrier(account, secret, silence_s=silence_s)
+            case BridgeCarrier.TCP | BridgeCarrier.HTTP | BridgeCarrier.WEBSOCKET:
+                tls = tls_of(settings.tls_certificate, settings.tls_key, account)
+                place = settings.host, settings.port, settings.tls_certificate
+                hub = self._hub(place, PortListener(settings.host, settings.port, tls=tls), clock)
+                carrier = hub.carrier(account, secret, silence_s=silence_s)
+            case BridgeCarrier.PIPE:
+                hub = self._hub(settings.pipe, PipeListener(settings.pipe), clock)
+                carrier = hub.carrier(account, secret, silence_s=silence_s)
             case BridgeCarrier.FILES:
                 root = settings.folder or shared_folder(account)
                 carrier = FilesCarrier(root, account, secret, clock=clock, silence_s=silence_s)
@@ -46,11 +54,8 @@ class Bridges:
         )
         return bridge_gateway(carrier, facts, account, clock=clock, open_timeout_s=float(settings.connect_timeout_s))
 
-    def _hub(self, settings: BridgeSettings, clock: Clock) -> BridgeHub:
-        place = settings.host, settings.port
-        if place not in self._hubs:
-            self._hubs[place] = BridgeHub(settings.host, settings.port, clock=clock)
-        return self._hubs[place]
+    def _hub(self, place: object, listener: Listener, clock: Clock) -> BridgeHub:
+        return self._hubs.setdefault(place, BridgeHub(listener, clock=clock))
 
 
 def bridge_gateway(carrier: Carrier, facts: GatewayFacts, account: str, *, clock: Clock, open_timeout_s: float) -> RemoteGateway:

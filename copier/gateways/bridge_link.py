@@ -8,6 +8,11 @@ from copier.wire import TRADING, decode_request
 
 PING = b'{"ping":1}'
 PING_S = 2.0
+SEND_S = 5.0
+"""A frame that cannot be handed over for so long has nobody who reads it."""
+STALE_S = 6.0
+"""An Expert Advisor that has nothing to do says something every 2 s: after so long another one may take its place."""
+_UNASKED = b'{"push"'
 
 
 class BridgeLink:
@@ -19,11 +24,28 @@ class BridgeLink:
         self._life = life
         self._silence_s = silence_s
         self._pinger = asyncio.create_task(self._ping(), name=f"ping {life}")
+        self._heard = asyncio.get_running_loop().time()
+        self._asked = False
         self.over = False
+
+    @property
+    def stale(self) -> bool:
+        """Whether the Expert Advisor owes no answer and yet says nothing."""
+        return not self._asked and asyncio.get_running_loop().time() - self._heard > STALE_S
 
     async def send(self, frame: bytes) -> None:
         """Send one frame; a trading one gets a name that the Expert Advisor remembers across restarts."""
-        await self._link.send(self._named(frame))
+        self._asked = True
+        await self._send(self._named(frame))
+
+    async def _send(self, frame: bytes) -> None:
+        try:
+            async with asyncio.timeout(SEND_S):
+                await self._link.send(frame)
+        except TimeoutError:
+            self.over = True
+            await self._link.close()
+            raise LinkLost(f"the Expert Advisor has read nothing for {SEND_S:g} s") from None
 
     def _named(self, frame: bytes) -> bytes:
         request = decode_request(frame)
@@ -35,13 +57,16 @@ class BridgeLink:
         """Return the next frame; raise `LinkLost` when no more will come, or none has for too long."""
         try:
             async with asyncio.timeout(self._silence_s):
-                return await self._link.receive()
+                frame = await self._link.receive()
         except TimeoutError:
             self.over = True
             raise LinkLost(f"nothing was heard from the Expert Advisor for {self._silence_s:g} s") from None
         except LinkLost:
             self.over = True
             raise
+        self._heard = asyncio.get_running_loop().time()
+        self._asked = self._asked and frame.startswith(_UNASKED)
+        return frame
 
     def overdue(self) -> None:
         """Keep the connection: the terminal may only be slow."""
@@ -58,4 +83,4 @@ class BridgeLink:
         with contextlib.suppress(LinkLost):
             while True:
                 await asyncio.sleep(PING_S)
-                await self._link.send(PING)
+                await self._send(PING)

@@ -16,6 +16,9 @@ from copier.wire import FRAME_BYTES_MAX
 
 _SECRET_WORDS = ("PASSWORD", "SECRET", "TOKEN", "CREDENTIAL", "PRIVATE_KEY", "API_KEY")
 _LINE_MAX = 2_000
+_CHUNK = 65_536
+_LAST_WORD_S = 1.0
+"""How long a connection may take to carry what was said last."""
 _LAST_BREATH_S = 0.5
 """How long a child may live after its end of the connection has closed. A signal to one just dying would take its exit code."""
 
@@ -61,12 +64,21 @@ class Carrier(Protocol):
 
 
 class StreamLink:
-    """Frames as lines over a pair of asyncio streams."""
+    """Frames as lines over a pair of asyncio streams; `frame_bytes_max` may be lowered: a stranger has little to say."""
 
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """`reader` must have a limit of at least `FRAME_BYTES_MAX`."""
+    def __init__(
+        self,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        *,
+        come: bytes = b"",
+    ) -> None:
+        """`come` is what was read already."""
+        self.frame_bytes_max = FRAME_BYTES_MAX
         self._reader = reader
         self._writer = writer
+        self._come = bytearray(come)
+        self._looked = 0
 
     async def send(self, frame: bytes) -> None:
         """Send one frame as a line."""
@@ -81,26 +93,36 @@ class StreamLink:
     async def receive(self) -> bytes:
         """Return the next line that is not empty."""
         while True:
+            end = self._come.find(b"\n", self._looked)
+            if (end if end >= 0 else len(self._come)) > self.frame_bytes_max:
+                raise LinkLost(f"the far end sent a frame of more than {self.frame_bytes_max} bytes")
+            if end >= 0:
+                frame = bytes(self._come[:end]).strip()
+                del self._come[: end + 1]
+                self._looked = 0
+                if frame:
+                    return frame
+                continue
+            self._looked = len(self._come)
             try:
-                line = await self._reader.readuntil(b"\n")
-            except asyncio.IncompleteReadError as error:
-                raise LinkLost("the far end closed the connection") from error
-            except asyncio.LimitOverrunError as error:
-                raise LinkLost(f"the far end sent a frame of more than {FRAME_BYTES_MAX} bytes") from error
+                more = await self._reader.read(_CHUNK)
             except OSError as error:
                 raise LinkLost(f"the connection broke: {error}") from error
-            frame = line.strip()
-            if frame:
-                return frame
+            if not more:
+                raise LinkLost("the far end closed the connection")
+            self._come += more
 
     def overdue(self) -> None:
         """Keep the connection: the far end may only be slow, and a late answer is worth a line in the log."""
 
     async def close(self) -> None:
-        """Close both directions."""
+        """Close both directions; a far end that does not read keeps nobody waiting."""
         self._writer.close()
-        with contextlib.suppress(OSError):
-            await self._writer.wait_closed()
+        try:
+            async with asyncio.timeout(_LAST_WORD_S):
+                await self._writer.wait_closed()
+        except (OSError, TimeoutError):
+            self._writer.transport.abort()
 
 
 class ChildCarrier:

@@ -1,90 +1,52 @@
 //+------------------------------------------------------------------+
-//| CarrierTcp.mqh - frames over a TCP socket, which MQL5 can only dial |
+//| CarrierTcp.mqh - frames as lines over a TCP socket                |
 //+------------------------------------------------------------------+
 #ifndef COPIER_CARRIER_TCP_MQH
 #define COPIER_CARRIER_TCP_MQH
 
-#include "..\shared\Carrier.mqh"
-
-#define CONNECT_MS 1000
-#define SEND_TRIES 1000
+#include "Stream5.mqh"
 
 class TcpCarrier : public FrameCarrier
   {
 private:
-   string            m_host;
-   int               m_port;
-   int               m_socket;
+   SocketStream      m_stream;
 
 public:
-                     TcpCarrier(void) { m_socket = INVALID_HANDLE; m_host = ""; m_port = 0; }
-
-   void              Dial(const string host, const int port)
+   void              Dial(const string host, const int port, const bool tls, const string thumbprint)
      {
-      m_host = host;
-      m_port = port;
+      m_stream.Dial(host, port, tls, thumbprint);
      }
 
-   virtual string    Name(void) const { return("tcp " + m_host + ":" + IntegerToString(m_port)); }
+   virtual string    Name(void) const { return("tcp " + m_stream.Place()); }
 
    virtual bool      Open(const string account, const string life)
      {
-      Close();
-      ResetLastError();
-      m_socket = SocketCreate();
-      if(m_socket != INVALID_HANDLE && SocketConnect(m_socket, m_host, (uint)m_port, CONNECT_MS))
+      if(m_stream.Open())
          return(true);
-      int error = GetLastError();
-      Close();
-      return(Broken("no connection to " + m_host + ", error " + IntegerToString(error), AddressRemedy(error, m_host)));
+      return(Broken(m_stream.Trouble(), m_stream.Remedy()));
      }
 
-   virtual void      Close(void)
-     {
-      if(m_socket != INVALID_HANDLE)
-         SocketClose(m_socket);
-      m_socket = INVALID_HANDLE;
-     }
+   virtual void      Close(void) { m_stream.Close(); }
 
-   // Sends one line whole: MetaQuotes' SocketSend may take only a part of it.
    virtual bool      Send(const string frame)
      {
       uchar bytes[];
       int count = BytesOf(frame + "\n", bytes);
-      for(int tries = 0; count > 0 && tries < SEND_TRIES; tries++)
-        {
-         int sent = SocketSend(m_socket, bytes, (uint)count);
-         if(sent < 0)
-            return(Broken("the socket broke, error " + IntegerToString(GetLastError()), ""));
-         count -= sent;
-         for(int i = 0; i < count; i++)
-            bytes[i] = bytes[sent + i];
-         if(sent == 0)
-            Sleep(1);
-        }
-      if(count > 0)
-         return(Broken("the engine does not read", ""));
-      return(true);
+      if(m_stream.SendAll(bytes, count))
+         return(true);
+      return(Broken(m_stream.Trouble(), ""));
      }
 
    virtual void      Receive(LineBuffer &lines)
      {
       uchar bytes[];
-      uint waiting = SocketIsReadable(m_socket);
-      while(waiting > 0)
-        {
-         int count = SocketRead(m_socket, bytes, waiting, 100);
-         if(count <= 0)
-           {
-            Close();
-            return;
-           }
+      for(int count = m_stream.Take(bytes); count > 0; count = m_stream.Take(bytes))
          lines.Add(bytes, count);
-         waiting = SocketIsReadable(m_socket);
-        }
+      if(!m_stream.IsOpen())
+         Broken(m_stream.Trouble(), "");
      }
 
-   virtual bool      IsOpen(void) const { return(m_socket != INVALID_HANDLE && SocketIsConnected(m_socket)); }
+   virtual bool      IsOpen(void) const { return(m_stream.IsOpen()); }
   };
 
 #endif

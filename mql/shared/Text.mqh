@@ -171,6 +171,18 @@ long TicketAfter(const string comment, const string mark)
    return(StringToInteger(digits));
   }
 
+// Without the spaces around it: StringTrimLeft and StringTrimRight differ between MQL4 and MQL5.
+string Trimmed(const string text)
+  {
+   int start = 0;
+   int end = StringLen(text);
+   while(start < end && StringGetCharacter(text, start) == 32)
+      start++;
+   while(end > start && StringGetCharacter(text, end - 1) == 32)
+      end--;
+   return(StringSubstr(text, start, end - start));
+  }
+
 // A name for files: whatever might not be allowed in one becomes an underscore.
 string FileNameOf(const string text)
   {

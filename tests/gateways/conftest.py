@@ -218,11 +218,11 @@ async def _bridge(platform: str, carrier: str, server: PaperServer, clock: Clock
             yield gateway
 
 
-def _bridge_kind(platform: str, carrier: str, modes: tuple[MarginMode, ...], cannot: frozenset[str]) -> Kind:
+def _bridge_kind(platform: str, carrier: str, modes: tuple[MarginMode, ...]) -> Kind:
     return Kind(
         connect=functools.partial(_bridge, platform, carrier),
         modes=modes,
-        can=ALL - cannot,
+        can=ALL - {"link faults", "caller's price"},
         run=asyncio.run,
         clock=lambda: ShiftedClock(MONDAY_NOON_MS),
         marks=(pytest.mark.server,),
@@ -248,9 +248,13 @@ KINDS: dict[str, Kind] = {
         modes=(MarginMode.HEDGING, MarginMode.NETTING),
         can=ALL - {"switched account", "magic", "caller's price"},
     ),
-    "bridge-mt5-tcp": _bridge_kind("mt5", "tcp", _MT5_MODES, frozenset({"link faults", "caller's price"})),
-    "bridge-mt4-files": _bridge_kind("mt4", "files", (MarginMode.MT4,), frozenset({"link faults", "caller's price"})),
-    "bridge-mt5-files": _bridge_kind("mt5", "files", _MT5_MODES, frozenset({"link faults", "caller's price"})),
+    "bridge-mt5-tcp": _bridge_kind("mt5", "tcp", _MT5_MODES),
+    "bridge-mt5-files": _bridge_kind("mt5", "files", _MT5_MODES),
+    # A carrier knows nothing of account models: one model each is enough for the others.
+    "bridge-mt5-pipe": _bridge_kind("mt5", "pipe", (MarginMode.HEDGING,)),
+    "bridge-mt5-http": _bridge_kind("mt5", "http", (MarginMode.HEDGING,)),
+    "bridge-mt5-websocket": _bridge_kind("mt5", "websocket", (MarginMode.NETTING,)),
+    **{f"bridge-mt4-{way}": _bridge_kind("mt4", way, (MarginMode.MT4,)) for way in ("files", "pipe", "http")},
 }
 
 

@@ -12,7 +12,8 @@ import pytest
 from copier.clock import SystemClock
 from copier.gateways.bridge_files import GOODBYE, FilesCarrier
 from copier.gateways.bridge_greeting import NONCE_MIN, proof_of
-from copier.gateways.bridge_hub import BridgeHub, TcpCarrier
+from copier.gateways.bridge_hub import BridgeHub, HubCarrier
+from copier.gateways.bridge_port import PortListener
 from copier.gateways.carriers import LinkLost
 from copier.model import CloseRequest, Permit
 from copier.wire import NoParams, Op, encode_request
@@ -48,8 +49,8 @@ class Dialler:
 
 
 @asynccontextmanager
-async def listening() -> AsyncIterator[tuple[BridgeHub, TcpCarrier]]:
-    hub = BridgeHub(port=0, clock=SystemClock())
+async def listening() -> AsyncIterator[tuple[BridgeHub, HubCarrier]]:
+    hub = BridgeHub(PortListener(port=0), clock=SystemClock())
     carrier = hub.carrier(ACCOUNT, SECRET)
     await hub.take_seat(carrier.seat)
     try:
@@ -60,7 +61,8 @@ async def listening() -> AsyncIterator[tuple[BridgeHub, TcpCarrier]]:
 
 @asynccontextmanager
 async def dialling(hub: BridgeHub) -> AsyncIterator[Dialler]:
-    reader, writer = await asyncio.open_connection("127.0.0.1", hub.port)
+    assert isinstance(hub.listener, PortListener)
+    reader, writer = await asyncio.open_connection("127.0.0.1", hub.listener.port)
     try:
         yield Dialler(reader, writer)
     finally:
@@ -140,7 +142,7 @@ async def test_what_is_no_greeting_is_hung_up_on(said: dict[str, Any]) -> None:
 async def test_what_is_no_json_is_hung_up_on_and_the_next_one_is_let_in() -> None:
     async with listening() as (hub, carrier):
         async with dialling(hub) as caller:
-            caller.writer.write(b"GET / HTTP/1.1\r\n\r\n")
+            caller.writer.write(b"nonsense\n")
             assert await caller.hear() == {}
         async with dialling(hub) as caller:
             caller.hello()
@@ -181,7 +183,7 @@ async def test_two_accounts_share_a_listener_each_with_its_own_secret() -> None:
 
 
 async def test_silence_breaks_a_link() -> None:
-    hub = BridgeHub(port=0, clock=SystemClock())
+    hub = BridgeHub(PortListener(port=0), clock=SystemClock())
     carrier = hub.carrier(ACCOUNT, SECRET, silence_s=0.2)
     await hub.take_seat(carrier.seat)
     async with dialling(hub) as caller:

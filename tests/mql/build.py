@@ -1,5 +1,6 @@
 """Builds MQL sources with g++ through the rewriter, once per content: what is built is kept in a temporary folder."""
 
+import functools
 import hashlib
 import os
 import shutil
@@ -13,6 +14,7 @@ HERE = Path(__file__).parent
 MQL = HERE.parent.parent / "mql"
 FLAGS = ("-std=c++17", "-O0", "-g0", "-Wall", "-Wextra", "-Werror", "-Wno-unused-function", "-Wno-class-memaccess")
 FLAGS += ("-Wno-unused-const-variable", "-Wno-unused-parameter", "-Wno-unused-variable")
+HEADERS = ("mql.h", "mqlnet.h", "mql5.h", "mql4.h")
 PLATFORMS = {".mq5": "__MQL5__", ".mq4": "__MQL4__"}
 
 
@@ -24,13 +26,21 @@ def gxx() -> str | None:
     return shutil.which("g++")
 
 
+@functools.cache
+def has_openssl() -> bool:
+    """Return whether programs built here can speak TLS: it needs OpenSSL's headers."""
+    command = [str(gxx()), "-E", "-x", "c++", "-include", "openssl/ssl.h", os.devnull]
+    return subprocess.run(command, capture_output=True, timeout=60).returncode == 0
+
+
 def build(source: Path, *flags: str) -> Path:
     """Return the program an Expert Advisor becomes; raise `BuildFailed` with the compiler's first words."""
     platform = PLATFORMS[source.suffix]
     parts = (HERE / "mql.h").as_uri(), rewrite(source), (HERE / "host.cpp").read_text(encoding="utf-8")
     body = f'#include "{HERE / "mql.h"}"\n{parts[1]}\n#line 1 "host.cpp"\n{parts[2]}'
-    headers = "".join((HERE / name).read_text(encoding="utf-8") for name in ("mql.h", "mql5.h", "mql4.h"))
-    content = "\0".join((body, headers, platform, *FLAGS, *flags))
+    headers = "".join((HERE / name).read_text(encoding="utf-8") for name in HEADERS)
+    tls = ("-DMQL_TLS", "-lssl", "-lcrypto") if has_openssl() else ()
+    content = "\0".join((body, headers, platform, *FLAGS, *tls, *flags))
     name = hashlib.sha256(content.encode()).hexdigest()[:24]
     folder = Path(tempfile.gettempdir()) / f"mt-copier-mql-{os.getuid() if hasattr(os, 'getuid') else 0}"
     program = folder / name
@@ -40,7 +50,7 @@ def build(source: Path, *flags: str) -> Path:
     with tempfile.TemporaryDirectory() as work:
         cpp, made = Path(work) / "expert.cpp", Path(work) / "expert"
         cpp.write_text(body, encoding="utf-8")
-        command = [str(gxx()), *FLAGS, *flags, f"-D{platform}", str(cpp), "-o", str(made)]
+        command = [str(gxx()), *FLAGS, *flags, f"-D{platform}", str(cpp), "-o", str(made), *tls]
         done = subprocess.run(command, capture_output=True, text=True, timeout=120)
         if done.returncode:
             errors = [line for line in done.stderr.splitlines() if "error" in line]

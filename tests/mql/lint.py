@@ -43,7 +43,7 @@ def findings(path: Path) -> list[str]:
         return found
     bare: list[str] = []
     for kind, token in tokens(text):
-        bare.append('""' if kind == "text" else token)
+        bare.append(re.sub(r'"(?:[^"\\]|\\.)*"', '""', token) if kind in ("text", "directive") else token)
         if kind == "name" and token in _WORDS:
             found.append(f"line {_line(bare)}: {token}")
         if kind == "date":

@@ -94,6 +94,7 @@ inline int StringFind(const string &t, const string &what, int start = 0) {
     auto at = t.s.find(what.s, start);
     return at == std::u16string::npos ? -1 : int(at);
 }
+inline bool StringToLower(string &t) { for (auto &c : t.s) if (c >= u'A' && c <= u'Z') c = char16_t(c + 32); return true; }
 inline long StringToInteger(const string &t) { return strtoll(t.utf8().c_str(), nullptr, 10); }
 inline double StringToDouble(const string &t) { return strtod(t.utf8().c_str(), nullptr); }
 inline string IntegerToString(long v) { return mql_text(std::to_string(v)); }
@@ -236,8 +237,47 @@ template <class T> T mql_input(const char *name, const T &given) {
 
 // SHA-256 --------------------------------------------------------------------------------------------------------------
 
-enum ENUM_CRYPT_METHOD { CRYPT_HASH_SHA256 };
-inline int CryptEncode(ENUM_CRYPT_METHOD, const MqlArray<uchar> &data, const MqlArray<uchar> &, MqlArray<uchar> &result) {
+enum ENUM_CRYPT_METHOD { CRYPT_BASE64, CRYPT_HASH_SHA1, CRYPT_HASH_SHA256 };
+inline int mql_base64(const std::vector<uchar> &d, MqlArray<uchar> &result) {
+    static const char *letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    result.v.clear();
+    for (size_t i = 0; i < d.size(); i += 3) {
+        uint n = uint(d[i]) << 16 | (i + 1 < d.size() ? uint(d[i + 1]) << 8 : 0) | (i + 2 < d.size() ? d[i + 2] : 0);
+        for (size_t k = 0; k < 4; k++) result.v.push_back(i + k > d.size() ? uchar('=') : uchar(letters[n >> (18 - 6 * k) & 63]));
+    }
+    return int(result.v.size());
+}
+inline std::vector<uchar> mql_padded(std::vector<uchar> m) {
+    ulong bits = m.size() * 8;
+    m.push_back(0x80);
+    while (m.size() % 64 != 56) m.push_back(0);
+    for (int i = 7; i >= 0; i--) m.push_back(uchar(bits >> (8 * i)));
+    return m;
+}
+inline int mql_sha1(const std::vector<uchar> &data, MqlArray<uchar> &result) {
+    uint h[5] = {0x67452301, 0xEFCDAB89, 0x98BADCFE, 0x10325476, 0xC3D2E1F0};
+    std::vector<uchar> m = mql_padded(data);
+    auto rot = [](uint x, int n) { return x << n | x >> (32 - n); };
+    for (size_t o = 0; o < m.size(); o += 64) {
+        uint w[80], s[5];
+        for (int i = 0; i < 16; i++) w[i] = uint(m[o + 4 * i]) << 24 | uint(m[o + 4 * i + 1]) << 16 | uint(m[o + 4 * i + 2]) << 8 | m[o + 4 * i + 3];
+        for (int i = 16; i < 80; i++) w[i] = rot(w[i - 3] ^ w[i - 8] ^ w[i - 14] ^ w[i - 16], 1);
+        std::copy(h, h + 5, s);
+        for (int i = 0; i < 80; i++) {
+            uint f = i < 20 ? (s[1] & s[2]) | (~s[1] & s[3]) : i < 40 ? s[1] ^ s[2] ^ s[3] : i < 60 ? (s[1] & s[2]) | (s[1] & s[3]) | (s[2] & s[3]) : s[1] ^ s[2] ^ s[3];
+            uint k = i < 20 ? 0x5A827999 : i < 40 ? 0x6ED9EBA1 : i < 60 ? 0x8F1BBCDC : 0xCA62C1D6;
+            uint t = rot(s[0], 5) + f + s[4] + k + w[i];
+            s[4] = s[3]; s[3] = s[2]; s[2] = rot(s[1], 30); s[1] = s[0]; s[0] = t;
+        }
+        for (int i = 0; i < 5; i++) h[i] += s[i];
+    }
+    result.v.resize(20);
+    for (int i = 0; i < 20; i++) result.v[size_t(i)] = uchar(h[i / 4] >> (24 - 8 * (i % 4)));
+    return 20;
+}
+inline int CryptEncode(ENUM_CRYPT_METHOD method, const MqlArray<uchar> &data, const MqlArray<uchar> &, MqlArray<uchar> &result) {
+    if (method == CRYPT_BASE64) return mql_base64(data.v, result);
+    if (method == CRYPT_HASH_SHA1) return mql_sha1(data.v, result);
     static const uint K[64] = {
         0x428a2f98, 0x71374491, 0xb5c0fbcf, 0xe9b5dba5, 0x3956c25b, 0x59f111f1, 0x923f82a4, 0xab1c5ed5, 0xd807aa98, 0x12835b01, 0x243185be,
         0x550c7dc3, 0x72be5d74, 0x80deb1fe, 0x9bdc06a7, 0xc19bf174, 0xe49b69c1, 0xefbe4786, 0x0fc19dc6, 0x240ca1cc, 0x2de92c6f, 0x4a7484aa,
@@ -246,11 +286,7 @@ inline int CryptEncode(ENUM_CRYPT_METHOD, const MqlArray<uchar> &data, const Mql
         0xd192e819, 0xd6990624, 0xf40e3585, 0x106aa070, 0x19a4c116, 0x1e376c08, 0x2748774c, 0x34b0bcb5, 0x391c0cb3, 0x4ed8aa4a, 0x5b9cca4f,
         0x682e6ff3, 0x748f82ee, 0x78a5636f, 0x84c87814, 0x8cc70208, 0x90befffa, 0xa4506ceb, 0xbef9a3f7, 0xc67178f2};
     uint h[8] = {0x6a09e667, 0xbb67ae85, 0x3c6ef372, 0xa54ff53a, 0x510e527f, 0x9b05688c, 0x1f83d9ab, 0x5be0cd19};
-    std::vector<uchar> m = data.v;
-    ulong bits = m.size() * 8;
-    m.push_back(0x80);
-    while (m.size() % 64 != 56) m.push_back(0);
-    for (int i = 7; i >= 0; i--) m.push_back(uchar(bits >> (8 * i)));
+    std::vector<uchar> m = mql_padded(data.v);
     auto rot = [](uint x, int n) { return x >> n | x << (32 - n); };
     for (size_t o = 0; o < m.size(); o += 64) {
         uint w[64], s[8];
@@ -273,9 +309,10 @@ inline int CryptEncode(ENUM_CRYPT_METHOD, const MqlArray<uchar> &data, const Mql
 
 inline void mql_forget();
 
+#include "mqlnet.h"
+
 // Files ----------------------------------------------------------------------------------------------------------------
 
-#define INVALID_HANDLE (-1)
 #define FILE_READ 1
 #define FILE_WRITE 2
 #define FILE_BIN 4
@@ -305,8 +342,10 @@ inline void mql_parents(const std::string &path) {
 }
 inline std::map<int, FILE *> mql_files;
 inline int FileOpen(const string &name, int flags) {
-    std::string p = mql_path(name, flags);
+    static const string pipes(u"\\\\.\\pipe\\");
     if (!(flags & FILE_BIN)) mql_critical("only binary files keep UTF-8");
+    if (StringFind(name, pipes) == 0) return mql_pipe_open(StringSubstr(name, StringLen(pipes)).utf8(), flags);
+    std::string p = mql_path(name, flags);
     if (flags & FILE_WRITE) mql_parents(p);
     FILE *f = nullptr;
     if ((flags & FILE_READ) && (flags & FILE_WRITE)) { f = fopen(p.c_str(), "r+b"); if (!f) f = fopen(p.c_str(), "w+b"); }
@@ -317,16 +356,18 @@ inline int FileOpen(const string &name, int flags) {
     return next;
 }
 inline FILE *mql_file(int h) { auto at = mql_files.find(h); if (at == mql_files.end()) mql_critical("a file that is not open"); return at->second; }
-inline void FileClose(int h) { fclose(mql_file(h)); mql_files.erase(h); }
-inline void FileFlush(int h) { fflush(mql_file(h)); }
-inline ulong FileSize(int h) { fflush(mql_file(h)); struct stat s; fstat(fileno(mql_file(h)), &s); return ulong(s.st_size); }
-inline bool FileSeek(int h, long offset, ENUM_FILE_POSITION from) { return fseek(mql_file(h), offset, int(from)) == 0; }
+inline void FileClose(int h) { if (mql_pipe(h)) { mql_pipe_close(h); return; } fclose(mql_file(h)); mql_files.erase(h); }
+inline void FileFlush(int h) { if (mql_pipe(h)) { mql_pipe(h)->unflushed = false; return; } fflush(mql_file(h)); }
+inline ulong FileSize(int h) { if (mql_pipe(h)) return mql_pipe_waiting(h); fflush(mql_file(h)); struct stat s; fstat(fileno(mql_file(h)), &s); return ulong(s.st_size); }
+inline bool FileSeek(int h, long offset, ENUM_FILE_POSITION from) { if (mql_pipe(h)) return true; return fseek(mql_file(h), offset, int(from)) == 0; }
 inline uint FileWriteArray(int h, const MqlArray<uchar> &a, int start = 0, int count = -1) {
     if (count < 0) count = ArraySize(a) - start;
+    if (mql_pipe(h)) return mql_pipe_write(h, a, start, count);
     return uint(fwrite(a.v.data() + start, 1, size_t(count), mql_file(h)));
 }
 inline uint FileReadArray(int h, MqlArray<uchar> &a, int start = 0, int count = -1) {
     mql_forget();
+    if (mql_pipe(h)) return mql_pipe_read(h, a, start, count);
     if (count < 0) { long at = ftell(mql_file(h)); count = int(long(FileSize(h)) - at); }
     if (ArraySize(a) < start + count) ArrayResize(a, start + count);
     return uint(fread(a.v.data() + start, 1, size_t(count), mql_file(h)));
@@ -366,54 +407,6 @@ inline bool FileFindNext(long h, string &found) {
     return true;
 }
 inline void FileFindClose(long h) { mql_searches.erase(h); }
-
-// Sockets (MQL5 only) --------------------------------------------------------------------------------------------------
-
-inline int mql_dial(const std::string &host, int port) {
-    int s = socket(AF_INET, SOCK_STREAM, 0), one = 1;
-    sockaddr_in to{};
-    to.sin_family = AF_INET;
-    to.sin_port = htons(uint16_t(port));
-    if (inet_pton(AF_INET, host.c_str(), &to.sin_addr) != 1 || connect(s, reinterpret_cast<sockaddr *>(&to), sizeof to) != 0) { close(s); return -1; }
-    setsockopt(s, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
-    return s;
-}
-#ifdef __MQL5__
-inline std::map<int, int> mql_sockets;
-inline int SocketCreate(uint = 0) { static int next = 0; mql_sockets[++next] = -1; return next; }
-inline bool SocketConnect(int h, const string &host, uint port, uint) {
-    int s = mql_dial(host.utf8(), int(port));
-    if (s < 0) { mql_last_error = 5272; return false; }
-    mql_sockets[h] = s;
-    return true;
-}
-inline bool SocketIsConnected(int h) { auto at = mql_sockets.find(h); return at != mql_sockets.end() && at->second >= 0; }
-inline bool SocketClose(int h) { auto at = mql_sockets.find(h); if (at == mql_sockets.end()) return false; if (at->second >= 0) close(at->second); mql_sockets.erase(at); return true; }
-inline void mql_broken(int h) { close(mql_sockets[h]); mql_sockets[h] = -1; mql_last_error = 5273; }
-inline uint SocketIsReadable(int h) {
-    if (!SocketIsConnected(h)) return 0;
-    static const int chunk = int(mql_env("MQL_SOCKET_CHUNK", 65536));
-    char b[65536];
-    ssize_t n = recv(mql_sockets[h], b, size_t(std::min(chunk, 65536)), MSG_PEEK | MSG_DONTWAIT);
-    if (n == 0 || (n < 0 && errno != EAGAIN && errno != EINTR)) { mql_broken(h); return 0; }
-    return n < 0 ? 0 : uint(n);
-}
-inline int SocketRead(int h, MqlArray<uchar> &a, uint most, uint) {
-    mql_forget();
-    if (!SocketIsConnected(h)) return -1;
-    if (ArraySize(a) < int(most)) ArrayResize(a, int(most));
-    ssize_t n = recv(mql_sockets[h], a.v.data(), most, 0);
-    if (n <= 0) { mql_broken(h); return -1; }
-    return int(n);
-}
-inline int SocketSend(int h, const MqlArray<uchar> &a, uint count) {
-    if (!SocketIsConnected(h)) return -1;
-    static const size_t chunk = size_t(mql_env("MQL_SOCKET_CHUNK", 1 << 20));
-    ssize_t n = send(mql_sockets[h], a.v.data(), std::min(size_t(count), chunk), MSG_NOSIGNAL);
-    if (n < 0) { mql_broken(h); return -1; }
-    return int(n);
-}
-#endif
 
 // The terminal: rows of texts from whoever plays it ---------------------------------------------------------------------
 

@@ -14,6 +14,8 @@ from copier.gateway import GatewayFacts
 from copier.gateways.bridge import bridge_gateway
 from copier.gateways.bridge_files import FilesCarrier
 from copier.gateways.bridge_hub import BridgeHub
+from copier.gateways.bridge_pipe import PipeListener
+from copier.gateways.bridge_port import PortListener
 from copier.gateways.carriers import Carrier, Link, LinkLost, NotSent
 from copier.gateways.paper_faults import NO_FAULT, Answer, Fault, Faults
 from copier.gateways.paper_server import PaperServer
@@ -188,42 +190,31 @@ LOGIN = 5001
 MONDAY_NOON_MS = 1_704_715_200_000
 FACTS = GatewayFacts(kind="bridge", settle_s=1.0, call_timeout_s=4.0)
 INPUTS = {"Secret": SECRET, "TimerMs": 2, "WatchMs": 20, "RetryMs": 20}
-TCP, FILES = 0, 1
+CARRIERS = {"tcp": 0, "files": 1, "pipe": 2, "http": 3, "websocket": 4}
+"""The values of the input `Carrier`."""
 
 
 @asynccontextmanager
-async def tcp_bridge(
-    server: PaperServer, clock: Clock, faults: Faults, folder: Path, **inputs: Any
+async def bridge(
+    platform: str, way: str, server: PaperServer, clock: Clock, faults: Faults, folder: Path, **inputs: Any
 ) -> AsyncIterator[tuple[RemoteGateway, Expert]]:
-    """Make a gateway to a MetaTrader 5 terminal whose Expert Advisor dials in over TCP."""
-    terminal = mt5_terminal(server, faults)
-    hub = BridgeHub(port=0, clock=clock)
-    account = f"{LOGIN}@{server.name}"
-    carrier = hub.carrier(account, SECRET)
-    # The port must be known before the Expert Advisor starts.
-    await hub.take_seat(carrier.seat)
-    gateway = bridge_gateway(FaultyCarrier(carrier, terminal, faults), FACTS, account, clock=clock, open_timeout_s=2.0)
-    async with Terminal5(terminal) as host:
-        more = {**INPUTS, "Port": hub.port, "Carrier": TCP, **inputs}
-        async with expert("mt5", host, folder, clock=clock, **more) as running:
-            try:
-                yield gateway, running
-            finally:
-                await gateway.close()
-
-
-@asynccontextmanager
-async def files_bridge(
-    server: PaperServer, clock: Clock, faults: Faults, folder: Path, platform: str = "mt5", **inputs: Any
-) -> AsyncIterator[tuple[RemoteGateway, Expert]]:
-    """Make a gateway to a terminal whose Expert Advisor leaves files."""
+    """Make a gateway to a terminal whose Expert Advisor comes by one of its ways."""
     terminal = mt5_terminal(server, faults)
     account = f"{LOGIN}@{server.name}"
-    carrier = FilesCarrier(folder, account, SECRET, clock=clock, poll_s=0.002)
+    more: dict[str, Any] = {**INPUTS, "Carrier": CARRIERS[way]}
+    carrier: Carrier
+    if way == "files":
+        carrier = FilesCarrier(folder, account, SECRET, clock=clock, poll_s=0.002)
+    else:
+        listener = PipeListener("test", folder) if way == "pipe" else PortListener(port=0)
+        waiting = BridgeHub(listener, clock=clock).carrier(account, SECRET)
+        # The port must be known before the Expert Advisor starts.
+        await waiting.open()
+        more |= {"Pipe": "test", "MQL_PIPES": folder} if isinstance(listener, PipeListener) else {"Port": listener.port}
+        carrier = waiting
     gateway = bridge_gateway(FaultyCarrier(carrier, terminal, faults), FACTS, account, clock=clock, open_timeout_s=2.0)
-    more = {**INPUTS, "Carrier": FILES, **inputs}
     plays = Terminal4 if platform == "mt4" else Terminal5
-    async with plays(terminal) as host, expert(platform, host, folder, clock=clock, **more) as running:
+    async with plays(terminal) as host, expert(platform, host, folder, clock=clock, **{**more, **inputs}) as running:
         try:
             yield gateway, running
         finally:
@@ -237,14 +228,12 @@ def mt5_terminal(server: PaperServer, faults: Faults) -> FakeTerminal:
     return terminal
 
 
-Bridges = Callable[[PaperServer, Clock, Faults, Path], AbstractAsyncContextManager[tuple[RemoteGateway, Expert]]]
+Bridges = Callable[..., AbstractAsyncContextManager[tuple[RemoteGateway, Expert]]]
 
 
 def bridges(platform: str, carrier: str) -> Bridges:
     """Return what puts a bridge of one kind in front of a broker."""
-    if carrier == "tcp":
-        return tcp_bridge
-    return partial(files_bridge, platform=platform)
+    return partial(bridge, platform, carrier)
 
 
 def need_gxx() -> None:
