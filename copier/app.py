@@ -12,6 +12,7 @@ from typing import NoReturn, assert_never
 
 import msgspec
 
+from copier.audit import Audit
 from copier.clock import Clock
 from copier.database import Database
 from copier.errors import CopierError, GatewayError, SettingsError
@@ -25,7 +26,7 @@ from copier.model import Account, Receipt
 from copier.notify import Notifier, Send
 from copier.policy import Mode
 from copier.scheduler import Scheduler
-from copier.settings import CopySettings, FollowerSettings, Settings
+from copier.settings import CopySettings, FollowerSettings, Settings, redacted
 from copier.signals import SignalFolder
 from copier.stream import Stream, open_stream
 from copier.watchdog import Watchdogs
@@ -72,8 +73,10 @@ Role = Everything | Watch | Follow
 class ToldLedger(Ledger):
     """A ledger that tells who listens of every receipt, once it is durable."""
 
-    def __init__(self, database: Database, clock: Clock, owner: str, tell: Callable[[Receipt], None]) -> None:
-        super().__init__(database, clock, owner)
+    def __init__(
+        self, database: Database, clock: Clock, owner: str, tell: Callable[[Receipt], None], *, audit_key: bytes = b""
+    ) -> None:
+        super().__init__(database, clock, owner, audit_key=audit_key)
         self._tell = tell
 
     async def append(self, entries: "list[JournalEntry] | tuple[JournalEntry, ...]") -> None:  # type: ignore[override]
@@ -150,7 +153,8 @@ class App:
         return self.gateways[account]
 
     def _ledger(self, role: str) -> Ledger:
-        ledger = ToldLedger(self.database, self.clock, f"{role}@{self._owner}", self._tell)
+        key = audit_key(self.settings)
+        ledger = ToldLedger(self.database, self.clock, f"{role}@{self._owner}", self._tell, audit_key=key)
         self.ledgers.append(ledger)
         return ledger
 
@@ -224,6 +228,8 @@ class App:
             for lock in self.locks:
                 lock.take()
             await self.database.open()
+            audit = Audit(self.database, audit_key(self.settings))
+            await audit.loaded(redacted(self.settings), role=type(self.role).__name__.lower(), at_ms=self.clock.now_ms())
             await self.stream.ping()
             if self._shadows:
                 links = await self.ledgers[-1].links()
@@ -380,6 +386,11 @@ def _locks(settings: Settings, roles: Iterable[str]) -> list[RoleLock]:
     """Return a lock per role where the ledger is a file; on a server its tokens alone decide."""
     file = ledger_file(settings)
     return [] if file is None else [RoleLock(file, role) for role in roles]
+
+
+def audit_key(settings: Settings) -> bytes:
+    """Return what the audit's entries are signed with, nothing where no key is set."""
+    return settings.audit.key.get_secret_value().encode() if settings.audit.key else b""
 
 
 def ledger_file(settings: Settings) -> Path | None:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from copier.app import Role
+    from copier.looking import Answer
     from copier.settings import Settings
 
 T = TypeVar("T")
@@ -245,6 +246,23 @@ def alerts(
 
 
 @app.command()
+def audit(
+    config: Config,
+    *,
+    last: Annotated[int, typer.Option(min=1, help="How many entries to show at most, the newest.")] = 20,
+    expect: Annotated[str, typer.Option(metavar="SEQ:HASH", help="A head noted earlier, which must still be in the list.")] = "",
+    as_json: Json = False,
+) -> None:
+    """Show which settings were loaded and which controls given, by whom, and verify that nobody changed the list; else exit 1."""
+    from copier import looking
+
+    answer = _async(looking.audit(_load(config), last, expect))
+    _print(answer, as_json=as_json)
+    if not answer.data["good"]:
+        raise typer.Exit(1)
+
+
+@app.command()
 def shadow(config: Config, *, as_json: Json = False) -> None:
     """Compare what relations in mode `shadow` would have done with what the live ones did."""
     from copier import looking
@@ -375,7 +393,10 @@ def _view_kind(*, as_json: bool) -> str:
 
 def _show(view: "Coroutine[Any, Any, Any]", *, as_json: bool) -> None:
     """Print an answer: its data for machines, its picture for people."""
-    answer = _async(view)
+    _print(_async(view), as_json=as_json)
+
+
+def _print(answer: "Answer", *, as_json: bool) -> None:
     if as_json:
         _json(answer.data)
     else:

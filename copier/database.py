@@ -1,9 +1,12 @@
 """The SQL database behind ledger and history: engine, tables, and one thread that does all the waiting for disks."""
 
 import asyncio
+import logging
+import os
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
@@ -12,6 +15,7 @@ from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
 from copier.errors import SettingsError, StoreError
 
+log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 MEMORY = "sqlite://"
@@ -98,6 +102,17 @@ controls = sa.Table(
     sa.Column("at_ms", sa.BigInteger, nullable=False),
     sa.Column("by", sa.String(200), nullable=False),
 )
+audit = sa.Table(
+    "audit",
+    metadata,
+    sa.Column("seq", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("at_ms", sa.BigInteger, nullable=False),
+    sa.Column("who", sa.String(200), nullable=False),
+    sa.Column("what", sa.String(20), nullable=False),
+    sa.Column("detail", sa.LargeBinary, nullable=False, comment="as JSON, without secrets"),
+    sa.Column("keyed", sa.Boolean, nullable=False),
+    sa.Column("hash", sa.String(64), nullable=False, comment="of this entry and the hash before it"),
+)
 alerts = sa.Table(
     "alerts",
     metadata,
@@ -118,6 +133,21 @@ equity = sa.Table(
     sa.Column("currency", sa.String(10), nullable=False),
 )
 
+_AUDIT_IS_KEPT = """CREATE OR REPLACE FUNCTION audit_is_kept() RETURNS trigger LANGUAGE plpgsql AS
+$$ BEGIN RAISE EXCEPTION 'the audit is only appended to'; END $$"""
+
+
+@event.listens_for(audit, "after_create")
+def _keep_audit(_table: sa.Table, connection: sa.Connection, **_more: Any) -> None:
+    """Refuse changes of what was audited: a slip cannot rewrite it, and who can drop the trigger still breaks the chain."""
+    if connection.dialect.name == "postgresql":
+        connection.exec_driver_sql(_AUDIT_IS_KEPT)
+    for deed in ("UPDATE", "DELETE"):
+        refusal = "FOR EACH STATEMENT EXECUTE FUNCTION audit_is_kept()"
+        if connection.dialect.name == "sqlite":
+            refusal = "BEGIN SELECT RAISE(ABORT, 'the audit is only appended to'); END"
+        connection.exec_driver_sql(f"CREATE TRIGGER audit_no_{deed.lower()} BEFORE {deed} ON audit {refusal}")
+
 
 class Database:
     """One database, reached through one thread so that no disk ever blocks the event loop."""
@@ -136,12 +166,26 @@ class Database:
             event.listen(self._engine, "begin", _begin_sqlite)
 
     async def open(self) -> None:
-        """Make the tables that are not there yet. Raise `StoreError`."""
+        """Make the tables that are not there yet, in a file that only its owner may read. Raise `StoreError`."""
+        self._keep_private()
         await self.run(metadata.create_all)
 
     async def ping(self) -> None:
         """Raise `StoreError` where the database does not answer."""
         await self.run(lambda connection: connection.execute(sa.select(1)).all())
+
+    def _keep_private(self) -> None:
+        """Begin a database file unreadable to others; SQLite gives its side files the same mode."""
+        name = self._engine.url.database
+        if self._engine.dialect.name != "sqlite" or not name or name.startswith((":", "file:")) or os.name != "posix":
+            return
+        try:
+            os.close(os.open(name, os.O_CREAT | os.O_EXCL, 0o600))
+        except FileExistsError:
+            if Path(name).stat().st_mode & 0o077:
+                log.warning("%s can be read by others on this machine; chmod 600 it", name)
+        except OSError:
+            pass  # SQLite will say what is wrong.
 
     async def run(self, work: Callable[[sa.Connection], T]) -> T:
         """Run `work` in one transaction and return its answer once it is durable.

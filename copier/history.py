@@ -28,7 +28,7 @@ class History:
     """The samples in the ledger's database."""
 
     def __init__(self, database: Database) -> None:
-        self._database = database
+        self.database = database
 
     async def keep(self, accounts: Mapping[str, Account], at_ms: int) -> None:
         """Keep one sample of each account, by its name, in one transaction. Raise `StoreError`."""
@@ -43,14 +43,14 @@ class History:
             }
             for name, account in sorted(accounts.items())
         ]
-        await self._database.run(lambda connection: upsert(connection, db.equity, rows))
+        await self.database.run(lambda connection: upsert(connection, db.equity, rows))
 
     async def samples(self, name: str | None = None, since_ms: int = 0) -> list[EquitySample]:
         """Return the samples of one account or of all, oldest first. Raise `StoreError`."""
         query = sa.select(db.equity).where(db.equity.c.at_ms >= since_ms).order_by(db.equity.c.at_ms, db.equity.c.account)
         if name is not None:
             query = query.where(db.equity.c.account == name)
-        return [_sample(row) for row in await self._database.run(lambda connection: connection.execute(query).all())]
+        return [_sample(row) for row in await self.database.run(lambda connection: connection.execute(query).all())]
 
     async def latest(self) -> dict[str, EquitySample]:
         """Return the newest sample of every account, by its name. Raise `StoreError`."""
@@ -58,7 +58,7 @@ class History:
         each = newest.subquery()
         joined = (db.equity.c.account == each.c.account) & (db.equity.c.at_ms == each.c.at_ms)
         query = sa.select(db.equity).join(each, joined)
-        rows = await self._database.run(lambda connection: connection.execute(query).all())
+        rows = await self.database.run(lambda connection: connection.execute(query).all())
         return {row.account: _sample(row) for row in rows}
 
     async def keep_alerts(self, alerts: Iterable[Alert]) -> None:
@@ -73,13 +73,13 @@ class History:
             }
             for alert in alerts
         ]
-        await self._database.run(lambda connection: upsert(connection, db.alerts, rows))
+        await self.database.run(lambda connection: upsert(connection, db.alerts, rows))
 
     async def alerts(self, *, newest: int | None = None) -> list[Alert]:
         """Return the newest alerts, or without a number those that stand, oldest first. Raise `StoreError`."""
         query = sa.select(db.alerts.c.body).order_by(db.alerts.c.raised_ms.desc(), db.alerts.c.watchdog, db.alerts.c.subject)
         query = query.where(db.alerts.c.ended_ms == 0) if newest is None else query.limit(newest)
-        rows = await self._database.run(lambda connection: connection.execute(query).all())
+        rows = await self.database.run(lambda connection: connection.execute(query).all())
         return [wire.decode(body, Alert) for (body,) in reversed(rows)]
 
     async def trim(self, before_ms: int) -> int:
@@ -88,7 +88,7 @@ class History:
             sa.delete(db.equity).where(db.equity.c.at_ms < before_ms),
             sa.delete(db.alerts).where((db.alerts.c.ended_ms > 0) & (db.alerts.c.ended_ms < before_ms)),
         ]
-        return await self._database.run(lambda connection: sum(connection.execute(each).rowcount for each in old))
+        return await self.database.run(lambda connection: sum(connection.execute(each).rowcount for each in old))
 
 
 def _sample(row: sa.Row[tuple[object, ...]]) -> EquitySample:

@@ -11,8 +11,8 @@ from collections.abc import Collection, Iterable, Sequence
 import msgspec
 import sqlalchemy as sa
 
+from copier import audit, wire
 from copier import database as db
-from copier import wire
 from copier.clock import Clock
 from copier.database import Database, upsert
 from copier.diff import View
@@ -72,10 +72,11 @@ class Remembered(msgspec.Struct, kw_only=True):
 class Ledger:
     """The journal and its tables, for one owner (a watcher or worker process)."""
 
-    def __init__(self, database: Database, clock: Clock, owner: str) -> None:
+    def __init__(self, database: Database, clock: Clock, owner: str, *, audit_key: bytes = b"") -> None:
         self._database = database
         self._clock = clock
         self.owner = owner
+        self._audit_key = audit_key
         self.leases = Leases(database, owner)
         self._waiting: list[tuple[Sequence[JournalEntry], asyncio.Future[None]]] = []
         self._flushing: asyncio.Task[None] | None = None
@@ -230,8 +231,14 @@ class Ledger:
 
     async def set_control(self, scope: str, control: str, by: str) -> None:
         """Set what a person wants of `*`, a follower, or `follower/master`: live, close_only, frozen or flatten."""
-        row = {"scope": scope, "control": control, "at_ms": self._clock.now_ms(), "by": by}
-        await self._database.run(lambda connection: upsert(connection, db.controls, [row]))
+        now = self._clock.now_ms()
+
+        def work(connection: sa.Connection) -> None:
+            upsert(connection, db.controls, [{"scope": scope, "control": control, "at_ms": now, "by": by}])
+            told = {"scope": scope, "control": control}
+            audit.append(connection, self._audit_key, at_ms=now, who=by, what=audit.CONTROL, detail=told)
+
+        await self._database.run(work)
 
     async def controls(self) -> dict[str, str]:
         """Return every control that is set, by scope."""

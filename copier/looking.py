@@ -12,7 +12,8 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from copier.app import SHADOW, ledger_file, split_shadow
+from copier.app import SHADOW, audit_key, ledger_file, split_shadow
+from copier.audit import CONTROL, Audit, AuditEntry, person
 from copier.clock import SystemClock
 from copier.database import MEMORY, Database
 from copier.errors import CopierError, SettingsError
@@ -23,7 +24,7 @@ from copier.model import Receipt, Verdict
 from copier.policy import LossLimit
 from copier.settings import FollowerSettings, Settings
 from copier.steps import plain
-from copier.tables import alerts_table, clock, links_table, money, receipts_table
+from copier.tables import alerts_table, clock, links_table, moment, money, receipts_table
 from copier.words import copied_stamps, hops, mean_slippage
 
 RECEIPTS_MAX = 5_000
@@ -64,7 +65,7 @@ async def stores(settings: Settings) -> AsyncIterator[tuple[Ledger, History]]:
     database = Database(settings.ledger.get_secret_value())
     try:
         await database.open()
-        yield Ledger(database, SystemClock(), "face"), History(database)
+        yield Ledger(database, SystemClock(), "face", audit_key=audit_key(settings)), History(database)
     finally:
         await database.close()
 
@@ -145,6 +146,36 @@ def _follower_row(
         "equity": money(sample.equity, sample.currency) if sample else "",
         "alert": f"{clock(alerts[-1].at_ms)} {alerts[-1].message or alerts[-1].code}" if alerts else "",
     }
+
+
+async def audit(settings: Settings, last: int, expected: str) -> Answer:
+    """Return the newest entries of the audit, its head, and every sign that it was tampered with."""
+    async with stores(settings) as (_, history):
+        chain = Audit(history.database, audit_key(settings))
+        breaks, entries, unkeyed = await chain.breaks(expected), await chain.entries(), await chain.unkeyed()
+    head = f"{entries[-1].seq}:{entries[-1].hash}" if entries else ""
+    table = Table(title="Audit", title_justify="left", expand=True)
+    for heading in ("entry", "when (UTC)", "who"):
+        table.add_column(heading, no_wrap=True)
+    table.add_column("what", ratio=1)
+    for entry in entries[-last:]:
+        table.add_row(str(entry.seq), moment(entry.at_ms), entry.who, _audited(entry))
+    verdict = (
+        Text("\n".join(breaks), style="red") if breaks else Text(f"The chain holds. Head: {head or 'none yet'}", style="green")
+    )
+    shown: list[RenderableType] = [table, verdict]
+    if unkeyed:
+        words = f"{unkeyed} entries are from before the key was set, or pretend to be: what they tell can have been rewritten."
+        shown.append(Text(words, style="yellow"))
+    data = {"good": not breaks, "breaks": breaks, "unkeyed": unkeyed, "head": head, "entries": entries[-last:]}
+    return Answer(data, tuple(shown))
+
+
+def _audited(entry: AuditEntry) -> str:
+    if entry.what == CONTROL:
+        return f"{entry.detail.get('scope')}: {entry.detail.get('control')}"
+    same = "new or changed, kept here" if "settings" in entry.detail else "as before"
+    return f"settings loaded for {entry.detail.get('role')}, {same} ({str(entry.detail.get('digest'))[:12]})"
 
 
 async def accounts(settings: Settings) -> Answer:
@@ -245,7 +276,7 @@ async def set_control(settings: Settings, scope: str, control: str) -> None:
     """Set what a person wants; raise `SettingsError` for a scope that means nothing here."""
     check_scope(settings, scope)
     async with stores(settings) as (ledger, _):
-        await ledger.set_control(scope, control, "command line")
+        await ledger.set_control(scope, control, f"{person()} at the command line")
 
 
 async def left_open(settings: Settings, scope: str) -> list[str]:

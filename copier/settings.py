@@ -298,13 +298,13 @@ class BridgeCarrier(StrEnum):
     FILES = "files"
 
 
+SECRET_MIN = 16
+
+
 def _long_secret(secret: SecretStr) -> SecretStr:
-    if len(secret.get_secret_value()) < BRIDGE_SECRET_MIN:
-        raise _mistake(f"expected at least {BRIDGE_SECRET_MIN} characters: whoever dials in sees a digest made with it")
+    if len(secret.get_secret_value()) < SECRET_MIN:
+        raise _mistake(f"expected at least {SECRET_MIN} characters: whoever dials in sees a digest made with it")
     return secret
-
-
-BRIDGE_SECRET_MIN = 16
 
 
 class BridgeSettings(_Account):
@@ -451,6 +451,13 @@ class NotifySettings(Policy):
     """An alert that stands, or comes and goes, is sent again after so long and no sooner; 0 sends each only once."""
 
 
+class AuditSettings(Policy):
+    """How the list of loaded settings and given controls is kept."""
+
+    key: Annotated[Secret, AfterValidator(_long_secret)] | None = None
+    """Signs every entry, at least 16 characters: who can write to the ledger but has not this cannot rewrite the list unseen."""
+
+
 class LogLevel(StrEnum):
     """How much is said."""
 
@@ -535,6 +542,8 @@ class Settings(Policy, BaseSettings):
     """What is watched for beside the copying."""
     notify: NotifySettings = NotifySettings()
     """Who is told of alerts."""
+    audit: AuditSettings = AuditSettings()
+    """How the list of loaded settings and given controls is kept."""
     log: LogSettings = LogSettings()
     """What is logged, and where to."""
     metrics: MetricsSettings | None = None
