@@ -76,9 +76,7 @@ class Opens:
         """Copy so much of the master's volume; return whether all of it was filled. Raise `NotDone` to be asked again."""
         planned = await self._plan(link, master_lots)
         if isinstance(planned, Refused):
-            # A worker that has just begun knows the master's clock from its next snapshot on; until then nothing has an age.
-            ageless = planned.code in AGES and self._memory.relations[link.master].facts is None
-            if ageless or planned.code in NOT_KNOWN_YET:
+            if planned.code in NOT_KNOWN_YET or (planned.code in AGES and self._undated(link)):
                 self._agenda.put_off(link.name, SNAPSHOT_PAUSE_S)
             else:
                 self._refuse(link, planned)
@@ -102,6 +100,18 @@ class Opens:
                 return False
             link = self._memory.links[link.name]
         return True
+
+    def _undated(self, link: Link) -> bool:
+        """Return whether nobody can tell how old an open is yet, while it may still be young enough.
+
+        A worker that has just begun learns the master's clock from the next snapshot, a terminal that has just started learns
+        its server's from the next price.
+        """
+        relation = self._memory.relations[link.master]
+        if link.absent_ms or (relation.facts is not None and relation.facts.server_offset_s is not None):
+            return False
+        waited_ms = self._memory.clock.now_ms() - link.stamps.received_ms
+        return relation.facts is None or waited_ms <= relation.policy.protection.open_age_max_s * 1000
 
     async def _plan(self, link: Link, master_lots: Decimal) -> Planned | Refused:
         relation = self._memory.relations[link.master]

@@ -5,6 +5,7 @@ from collections.abc import Callable, Coroutine
 from decimal import Decimal
 from typing import Any
 
+import msgspec
 import pytest
 
 from copier.errors import Fenced
@@ -12,9 +13,9 @@ from copier.gateways.paper import PaperGateway
 from copier.gateways.paper_faults import Operation, answer_lost, delay, never_answered
 from copier.ledger import Ledger
 from copier.link import LegState
-from copier.model import DealEntry, MarginMode, Side, Verdict
+from copier.model import Account, DealEntry, MarginMode, Side, Verdict
 from tests.killing import Process, run_mortal
-from tests.world import D, World, one
+from tests.world import D, World, one, story
 
 MODES = list(MarginMode)
 each_follower = pytest.mark.parametrize("mode", MODES)
@@ -616,3 +617,48 @@ def test_a_follower_that_moves_to_another_worker_takes_its_links_along() -> None
         assert [link.lots for link in await rest.links()] == [D("0.60")]
 
     mortal(to(MarginMode.HEDGING), tell)
+
+
+# A server's clock that is not known yet -------------------------------------------------------------------------------------
+
+
+class Undated(PaperGateway):
+    """A terminal that cannot tell its server's clock from UTC before a price has moved."""
+
+    known = True
+
+    async def get_account(self) -> Account:
+        account = await super().get_account()
+        return account if self.known else msgspec.structs.replace(account, server_offset_s=None)
+
+
+class UndatedWorld(World):
+    def __init__(self, *args: Any, **more: Any) -> None:
+        super().__init__(*args, **more)
+        self.master.gateway = Undated(self.master.server, 1, clock=self.clock)
+
+
+@pytest.mark.parametrize(("known_after_s", "lots"), [(5, "0.10"), (90, "0"), (None, "0")])
+def test_an_open_found_at_a_start_waits_for_the_masters_clock_as_long_as_it_may_be_young(
+    known_after_s: int | None, lots: str
+) -> None:
+    async def tell(w: World) -> None:
+        await w.settle()
+        w.watcher_task.cancel()
+        await asyncio.gather(w.watcher_task, return_exceptions=True)
+        w._tasks.remove(w.watcher_task)
+        Undated.known = False
+        w.buy("EURUSD", "0.10")
+        w.start_watcher()
+        await w.settle(known_after_s or 90)
+        assert w.net_is("EURUSD", "0")
+        Undated.known = known_after_s is not None
+        await w.settle(65)
+        assert w.net_is("EURUSD", lots)
+        if lots == "0":
+            assert [receipt.code for receipt in await w.receipts()] == ["open_too_old"]
+
+    try:
+        story(lambda: UndatedWorld(MarginMode.HEDGING, one(MarginMode.HEDGING)), tell)
+    finally:
+        Undated.known = True
