@@ -39,6 +39,11 @@ def different_instrument(master: SymbolSpec, follower: SymbolSpec) -> str:
     ):
         if theirs and ours and theirs != ours:
             return f"its {what} is {ours}, the master's is {theirs}"
+    # A metal is computed like a currency at one broker and as a CFD at the next; its two currencies say that it is the same.
+    pair = (master.currency_base, master.currency_profit)
+    named = all(pair) and pair[0] != pair[1] and pair == (follower.currency_base, follower.currency_profit)
+    if named and {master.calc_mode, follower.calc_mode} <= _MATCHED:
+        return ""
     # MT4 knows one kind of CFD where MT5 knows three, so within that family a name is believed.
     if _FAMILIES.get(master.calc_mode, master.calc_mode) != _FAMILIES.get(follower.calc_mode, follower.calc_mode):
         return f"it is computed as {follower.calc_mode.value}, the master's as {master.calc_mode.value}"

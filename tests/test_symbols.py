@@ -135,6 +135,14 @@ def test_kinds_of_cfd_are_one_family_for_a_name() -> None:
     assert "computed as" in different_instrument(GOLD_METAL, spec("GOLD", "XAU", "USD", calc_mode=CalcMode.FUTURES))
 
 
+def test_a_metal_is_the_same_whether_a_broker_computes_it_as_a_currency_or_as_a_cfd() -> None:
+    forex, leveraged = (spec("XAUUSD", "XAU", "USD", calc_mode=mode) for mode in (CalcMode.FOREX, CalcMode.CFD_LEVERAGE))
+    assert find("XAUUSD", forex, catalogue(leveraged)) == "XAUUSD"
+    assert find("XAUUSD", leveraged, catalogue(forex)) == "XAUUSD"
+    us500 = spec("US500", "USD", "USD", calc_mode=CalcMode.CFD_INDEX)
+    assert "computed as" in different_instrument(us500, spec("US500", "USD", "USD", calc_mode=CalcMode.FOREX))
+
+
 def test_unknown_currencies_speak_neither_for_nor_against_a_name() -> None:
     assert find("EURUSD", EURUSD, catalogue(spec("EURUSD", "", ""))) == "EURUSD"
 
