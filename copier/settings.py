@@ -89,7 +89,8 @@ def _url(*schemes: str) -> BeforeValidator:
         if not isinstance(text, str) or not text.startswith(beginnings):
             raise _mistake(f"expected a URL that begins with {' or '.join(beginnings)}")
         try:
-            _ = urlsplit(text).port
+            for host in urlsplit(text).netloc.rpartition("@")[2].split(","):
+                _ = urlsplit(f"//{host}").port
         except ValueError:
             raise _mistake("expected a URL such as redis://user:password@host:6379/0, this one cannot be taken apart") from None
         return url
@@ -110,7 +111,8 @@ _SECRET_SCHEMA = {
 
 Secret = Annotated[SecretStr, Field(min_length=1), BeforeValidator(_secret), WithJsonSchema(_SECRET_SCHEMA)]
 """A secret: `{env: NAME}`, `{file: path}`, `{keyring: service/name}`, or text where nobody else can read it."""
-RedisUrl = Annotated[Url, _url("memory", "redis", "rediss", "unix"), WithJsonSchema(_SECRET_SCHEMA)]
+_REDIS = ("memory", "redis", "rediss", "unix", "redis+sentinel", "rediss+sentinel", "redis+cluster", "rediss+cluster")
+RedisUrl = Annotated[Url, _url(*_REDIS), WithJsonSchema(_SECRET_SCHEMA)]
 LedgerUrl = Annotated[Url, _url("sqlite", "postgresql", "postgresql+psycopg"), WithJsonSchema(_SECRET_SCHEMA)]
 
 
@@ -523,7 +525,8 @@ class Settings(Policy, BaseSettings):
     model_config = SettingsConfigDict(validate_default=False)
 
     redis: RedisUrl = Url("memory://")
-    """What carries the changes: `memory://` inside one process, else `redis://`, `rediss://` or `unix://`."""
+    """What carries the changes: `memory://` inside one process, else `redis://`, `rediss://` or `unix://`; for several servers
+    `redis+sentinel://` or `redis+cluster://`."""
     ledger: LedgerUrl = Url("sqlite:///copier.db")
     """What remembers: `sqlite:///file`, or `postgresql://` when followers are spread over machines."""
     accounts: dict[Name, AccountSettings] = {}

@@ -1,7 +1,8 @@
 """Redis Streams: one small stream per master, entries with explicit ids `epoch-sequence`, read without groups.
 
-`redis://...` is a real server, `memory://` the same code over fakeredis in this process. Redis only carries: whatever it
-loses, the next snapshot brings back, so every failure here ends in `StoreError` and a later try, never in a guess.
+`redis://...` is a real server, or several behind Sentinel or in a cluster; `memory://` the same code over fakeredis in this
+process. Redis only carries: whatever it loses, the next snapshot brings back, so every failure here ends in `StoreError` and a
+later try, never in a guess.
 """
 
 import asyncio
@@ -13,7 +14,9 @@ from typing import Any, NamedTuple, TypeVar
 import fakeredis
 import msgspec
 import redis.asyncio as aioredis
+from redis.asyncio.cluster import ClusterNode
 from redis.asyncio.retry import Retry
+from redis.asyncio.sentinel import Sentinel
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError, ResponseError
 
@@ -76,8 +79,11 @@ class Stream:
         """How many calls Redis did not answer, or refused."""
 
     async def close(self) -> None:
-        """Let the connections go."""
+        """Let the connections go, those to sentinels too."""
         await self._client.aclose()
+        places = getattr(getattr(self._client, "connection_pool", None), "sentinel_manager", None)
+        for sentinel in getattr(places, "sentinels", ()):
+            await sentinel.aclose()
 
     async def publish(self, master: str, entry: EntryId, event: Event) -> None:
         """Append an event under its own id; saying it twice leaves one entry.
@@ -182,24 +188,108 @@ async def _uncancelled(call: Awaitable[T]) -> T:
     return answer
 
 
+class ClusterStream(Stream):
+    """The streams of a cluster, which lie on several servers: one blocking read per master, on a connection of its own."""
+
+    def __init__(self, client: Any, *, entries_max: int = ENTRIES_MAX, secret: bytes = b"") -> None:
+        super().__init__(client, entries_max=entries_max, secret=secret)
+        self._reads: dict[str, tuple[EntryId, asyncio.Task[list[Entry]]]] = {}
+        """By master: from where on it is being read, and the read."""
+
+    async def read(self, after: Mapping[str, EntryId], *, block_ms: int = BLOCK_MS, count: int = 500) -> list[Entry]:
+        """Return what follows the given ids at whichever server has something first. Raise `StoreError` where none has.
+
+        Reads that are still under way are taken up by the next call: a server that is down delays no other.
+        """
+        for master in [name for name, (start, _) in self._reads.items() if after.get(name) != start]:
+            self._reads.pop(master)[1].cancel()
+        for master in sorted(after.keys() - self._reads.keys()):
+            one = super().read({master: after[master]}, block_ms=block_ms, count=count)
+            self._reads[master] = after[master], asyncio.create_task(one, name=f"reading {master}")
+        await asyncio.wait([task for _, task in self._reads.values()], return_when=asyncio.FIRST_COMPLETED)
+        entries: list[Entry] = []
+        trouble: BaseException | None = None
+        for master in [name for name, (_, task) in self._reads.items() if task.done()]:
+            _, task = self._reads.pop(master)
+            trouble = task.exception() or trouble
+            entries += [] if task.exception() else task.result()
+        if trouble is not None and not entries:
+            raise trouble
+        return entries
+
+    async def close(self) -> None:
+        """End the reads and let the connections go."""
+        tasks = [task for _, task in self._reads.values()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await super().close()
+
+
 def open_stream(url: str, *, entries_max: int = ENTRIES_MAX, secret: bytes = b"") -> Stream:
-    """Return the stream behind a URL: `memory://[name]`, `redis://`, `rediss://` or `unix://`.
+    """Return the stream behind a URL, not yet connected; raise `SettingsError`.
+
+    `memory://`, `redis://`, `unix://`; `redis+sentinel://host:port,host:port/service`, whose master is asked for anew with every
+    connection; `redis+cluster://host:port,host:port`, one stream per master wherever its key belongs. With TLS: `rediss`.
 
     The client never retries on its own: a lost reply would become two entries or a skipped one.
     """
-    if url.startswith("memory://"):
-        server = fakeredis.FakeServer(server_type="redis")
-        client: Any = fakeredis.FakeAsyncRedis(server=server, socket_timeout=None)
-        return Stream(client, entries_max=entries_max, secret=secret)
+    scheme, _, place = url.partition("://")
+    kind = Stream
     try:
-        client = aioredis.from_url(
-            url,
-            retry=Retry(NoBackoff(), 0),
-            socket_timeout=SOCKET_TIMEOUT_S,
-            socket_connect_timeout=SOCKET_TIMEOUT_S,
-            health_check_interval=0,
-        )
+        match scheme.partition("+"):
+            case ("memory", "", _):
+                server = fakeredis.FakeServer(server_type="redis")
+                client: Any = fakeredis.FakeAsyncRedis(server=server, socket_timeout=None)
+            case ("redis" | "rediss" as plain, "+", "sentinel"):
+                client = _sentinel_master(plain, place)
+            case ("redis" | "rediss" as plain, "+", "cluster"):
+                kind, client = ClusterStream, _cluster(plain, place)
+            case _:
+                client = aioredis.from_url(url, **_options())
     except ValueError as error:
-        expected = "memory://, redis://, rediss:// or unix://"
+        expected = "memory://, redis://, rediss://, unix://, redis+sentinel:// or redis+cluster://"
         raise SettingsError([f"redis: expected a URL of {expected}: {error}"]) from None
-    return Stream(client, entries_max=entries_max, secret=secret)
+    return kind(client, entries_max=entries_max, secret=secret)
+
+
+def _options() -> dict[str, Any]:
+    return {
+        "retry": Retry(NoBackoff(), 0),
+        "socket_timeout": SOCKET_TIMEOUT_S,
+        "socket_connect_timeout": SOCKET_TIMEOUT_S,
+        "health_check_interval": 0,
+    }
+
+
+def _taken_apart(scheme: str, place: str, port: int) -> tuple[list[tuple[str, int]], list[str], dict[str, Any]]:
+    """Return the hosts of a URL, the parts of its path, and everything else as the client's options."""
+    authority, slash, rest = place.partition("/")
+    if not slash:
+        authority, mark, query = place.partition("?")
+        rest = mark + query
+    path, mark, query = rest.partition("?")
+    who, at, hosts = authority.rpartition("@")
+    found = [aioredis.connection.parse_url(f"{scheme}://{host}") for host in hosts.split(",")]
+    more = aioredis.connection.parse_url(f"{scheme}://{who}{at}host/{mark}{query}")
+    options = {name: value for name, value in more.items() if name not in ("host", "port", "connection_class")}
+    return [(each["host"], each.get("port", port)) for each in found], [part for part in path.split("/") if part], options
+
+
+def _sentinel_master(scheme: str, place: str) -> Any:
+    hosts, path, more = _taken_apart(scheme, place, 26_379)
+    if not 1 <= len(path) <= 2 or (len(path) == 2 and not path[1].isdigit()):
+        raise ValueError(f"{scheme}+sentinel://host:26379/service, with /database after it where that is not 0")
+    tls = {name: value for name, value in more.items() if name.startswith("ssl_")} | {"ssl": scheme == "rediss"}
+    names = {"sentinel_username": "username", "sentinel_password": "password"}
+    own = {short: more.pop(long) for long, short in names.items() if long in more}
+    sentinel: Any = Sentinel(hosts, sentinel_kwargs={**_options(), **tls, **own})  # type: ignore[no-untyped-call]
+    return sentinel.master_for(path[0], db=int(path[1]) if path[1:] else 0, **{**_options(), **more, **tls})
+
+
+def _cluster(scheme: str, place: str) -> Any:
+    hosts, path, more = _taken_apart(scheme, place, 6_379)
+    if path:
+        raise ValueError(f"{scheme}+cluster://host:6379, with nothing after it: a cluster has one database")
+    nodes = [ClusterNode(host, port) for host, port in hosts]
+    return aioredis.RedisCluster(startup_nodes=nodes, ssl=scheme == "rediss", **{**_options(), **more})
