@@ -31,7 +31,8 @@ ENTRIES_MAX = 10_000
 """Entries kept per master unless the settings say otherwise; a reader further behind than that levels by a snapshot."""
 BLOCK_MS = 1_000
 SOCKET_TIMEOUT_S = 5.0
-_FAILURES = (RedisError, OSError, TimeoutError)
+_FAILURES = (RedisError, OSError, TimeoutError, AttributeError)
+"""What a call may end with. The cluster's client uses a connection that another call has just closed as if it were there."""
 _Found = list[tuple[bytes, dict[bytes, bytes]]]
 
 
