@@ -41,6 +41,9 @@ class Process:
         """Call `start`; the tasks it creates are part of this process."""
         context = contextvars.copy_context()
         context.run(_process.set, self)
+        loop = asyncio.get_running_loop()
+        if isinstance(loop, ShufflingLoop):
+            loop.processes.append(self)
         return context.run(start)
 
     def stop(self) -> None:
@@ -79,6 +82,12 @@ class ShufflingLoop(VirtualLoop):
         super().__init__()
         self._random = random.Random(seed)
         self._rounds = 0
+        self.processes: list[Process] = []
+
+    def revive(self) -> None:
+        """Let every process take its steps again, so that what ends the loop reaches its tasks."""
+        for process in self.processes:
+            process.resume()
 
     def call_soon(self, callback: Any, *args: Any, context: contextvars.Context | None = None) -> asyncio.Handle:
         callback, args = _guarded(callback, args, context)
@@ -103,7 +112,9 @@ class ShufflingLoop(VirtualLoop):
         self._rounds += 1
         if self._rounds > ROUNDS_MAX:
             self._rounds = 0
-            raise Livelock(f"nothing waits for anything at {self._now:.3f} s: {[str(handle) for handle in list(ready)[:3]]}")
+            busy = [str(handle) for handle in list(ready)[:3]]
+            self.revive()
+            raise Livelock(f"nothing waits for anything at {self._now:.3f} s: {busy}")
         if len(ready) > 1:
             shuffled = list(ready)
             self._random.shuffle(shuffled)
@@ -129,5 +140,14 @@ def run_shuffled(seed: int, main: Coroutine[Any, Any, T]) -> T:
         made.set_exception_handler(lambda _loop, _context: None)  # What dead tasks leave behind is nobody's mistake.
         return made
 
+    async def to_its_end() -> T:
+        try:
+            return await main
+        except BaseException:
+            running = asyncio.get_running_loop()
+            if isinstance(running, ShufflingLoop):
+                running.revive()
+            raise
+
     with asyncio.Runner(loop_factory=loop) as runner:
-        return runner.run(main)
+        return runner.run(to_its_end())
