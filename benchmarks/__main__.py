@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks import floors, gateways, hops, latency, start, stores, sustained
+from benchmarks import carriers, floors, gateways, hops, latency, start, stores, sustained
 from benchmarks.budgets import budgets
 from benchmarks.measures import HERE, RESULTS, Bar, Step, counts, keep, machine, say, table
 from benchmarks.picture import draw
@@ -24,8 +24,9 @@ PARTS: tuple[Part, ...] = (
     ("sustained", "Copies a second", sustained.measure, sustained.tables),
     ("start", "Start and memory", start.measure, start.tables),
     ("gateways", "What a gateway adds", gateways.measure, gateways.tables),
+    ("carriers", "What a carrier of the Expert Advisors adds", carriers.measure, carriers.tables),
 )
-STEPS = 32
+STEPS = 32 + sum(map(len, carriers.WAYS.values()))
 
 
 def measure(step: Step, *, tiny: bool = False) -> dict[str, dict[str, Any]]:

@@ -1,7 +1,4 @@
-"""What a way into an account adds to a call: the MetaTrader 5 child process, with a stand-in for the package inside.
-
-A table per carrier of the bridge belongs here too: add its rows to `measure`.
-"""
+"""What a way into an account adds to a call: the MetaTrader 5 child process, with a stand-in for the package inside."""
 
 import argparse
 import asyncio
