@@ -9,13 +9,16 @@ from pathlib import Path
 
 from copier.clock import Clock
 from copier.errors import ProtocolError
-from copier.gateways.bridge_greeting import greet, read_hello
+from copier.gateways.bridge_greeting import HELLO_BYTES_MAX, greet, read_hello
 from copier.gateways.bridge_link import BridgeLink
 from copier.gateways.carriers import LinkLost, NotSent
+from copier.wire import FRAME_BYTES_MAX
 
 log = logging.getLogger(__name__)
 
 GREETING_S = 5.0
+UNREAD_MAX = 256
+"""So many files may wait to be read; who reads none of them is gone."""
 GOODBYE = b'{"bye":1}'
 """Files outlive whoever wrote them: without a word the other end would wait until the silence is too long."""
 _LOOK_AROUND_S = 0.5
@@ -31,6 +34,7 @@ class FilesLink:
     """One life of a link through files: each frame one file, numbered, moved into place whole, deleted by whoever read it."""
 
     def __init__(self, folder: Path, life: str, poll_s: float) -> None:
+        self.frame_bytes_max = HELLO_BYTES_MAX
         self._outbox = folder / "to-terminal"
         self._inbox = folder / "to-engine"
         self._life = life
@@ -43,6 +47,8 @@ class FilesLink:
         """Send one frame as a file."""
         if self._over:
             raise NotSent("the link is closed")
+        if self._sent >= UNREAD_MAX and (self._outbox / self._name(self._sent - UNREAD_MAX + 1)).exists():
+            raise LinkLost(f"the Expert Advisor has left {UNREAD_MAX} files unread")
         self._sent += 1
         try:
             _write(self._outbox / self._name(self._sent), frame)
@@ -53,7 +59,7 @@ class FilesLink:
         """Return the next file's frame; raise `LinkLost` once the Expert Advisor has begun another life."""
         looked = asyncio.get_running_loop().time()
         while not self._over:
-            frame = _take(self._inbox / self._name(self._taken + 1))
+            frame = _take(self._inbox / self._name(self._taken + 1), self.frame_bytes_max)
             if frame is not None:
                 self._taken += 1
                 return frame
@@ -117,8 +123,9 @@ class FilesCarrier:
                 if hello.nonce != life:
                     raise ProtocolError("a greeting under another name")
                 name = await greet(link, hello, self._account, self._secret, self._clock)
+                link.frame_bytes_max = FRAME_BYTES_MAX
         except (LinkLost, ProtocolError, TimeoutError) as error:
-            log.warning("%s: not let in: %s", self._account, error or "the greeting was not answered in time")
+            log.warning("%s: not let in: %s", self._account, str(error) or "the greeting was not answered in time")
             return None
         return BridgeLink(link, name, silence_s=self._silence_s)
 
@@ -150,13 +157,16 @@ def _write(path: Path, frame: bytes) -> None:
     working.replace(path)
 
 
-def _take(path: Path) -> bytes | None:
+def _take(path: Path, most: int) -> bytes | None:
     """Return what is in a file and delete it; None where it is not there, or the terminal still holds it."""
     try:
-        frame = path.read_bytes()
+        with path.open("rb") as file:
+            frame = file.read(most + 1)
         path.unlink()
     except OSError:
         return None
+    if len(frame) > most:
+        raise LinkLost(f"the far end left a file of more than {most} bytes")
     return frame.strip()
 
 

@@ -42,9 +42,10 @@ class Challenge(Record, frozen=True, kw_only=True):
 
 
 class Proof(Record, frozen=True, kw_only=True):
-    """The Expert Advisor's proof."""
+    """The Expert Advisor's proof, or why it gives none."""
 
     proof: str
+    refused: str = ""
 
 
 class Verdict(Record, frozen=True, kw_only=True, omit_defaults=True):
@@ -80,10 +81,12 @@ async def greet(link: Link, hello: Hello, account: str, secret: str, clock: Cloc
     both = f"{account}|{hello.nonce}|{life}"
     await link.send(encode(Challenge(challenge=life, nonce=hello.nonce, proof=proof_of(secret, f"engine|{both}"))))
     try:
-        given = decode(await link.receive(), Proof).proof
+        given = decode(await link.receive(), Proof)
     except ProtocolError as error:
         raise await refuse(link, f"no proof: {error}") from error
-    if not hmac.compare_digest(given.encode(), proof_of(secret, f"terminal|{both}").encode()):
+    if given.refused:
+        raise LinkLost(f"the Expert Advisor refused: {given.refused}")
+    if not hmac.compare_digest(given.proof.encode(), proof_of(secret, f"terminal|{both}").encode()):
         raise await refuse(link, "the secrets differ: enter the one of the engine's settings in the Expert Advisor's inputs")
     await link.send(encode(Verdict(welcome=True)))
     return life

@@ -155,7 +155,7 @@ class HttpSessions:
                 _write(connection, writer, Reply(status=refusal.status), last=True)
                 return await _flush(writer)
             except (h11.RemoteProtocolError, TimeoutError) as error:
-                log.warning("%s: not a request: %s", who, error or f"it was not whole after {REQUEST_S:g} s")
+                log.warning("%s: not a request: %s", who, str(error) or f"it was not whole after {REQUEST_S:g} s")
                 if connection.our_state is h11.IDLE or connection.our_state is h11.SEND_RESPONSE:
                     _write(connection, writer, Reply(status=400), last=True)
                 return await _flush(writer)

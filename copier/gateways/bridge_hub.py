@@ -104,7 +104,7 @@ class BridgeHub:
             async with asyncio.timeout(GREETING_S):
                 await self._welcome(link)
         except (LinkLost, ProtocolError, TimeoutError) as error:
-            log.warning("%s was not let in: %s", who, error or "the greeting took too long")
+            log.warning("%s was not let in: %s", who, str(error) or "the greeting took too long")
             await link.close()
         except asyncio.CancelledError:
             await link.close()

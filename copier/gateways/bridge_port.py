@@ -1,7 +1,6 @@
 """A port for Expert Advisors, on the loopback unless the settings say otherwise, with TLS if they name a certificate."""
 
 import asyncio
-import contextlib
 import ipaddress
 import logging
 import ssl
@@ -11,7 +10,7 @@ from copier.errors import SettingsError
 from copier.gateways.bridge_http import HttpSessions, read_head
 from copier.gateways.bridge_hub import GREETING_S, Attend
 from copier.gateways.bridge_websocket import WebSocketLink
-from copier.gateways.carriers import StreamLink
+from copier.gateways.carriers import StreamLink, close_stream
 
 log = logging.getLogger(__name__)
 
@@ -95,10 +94,7 @@ class PortListener:
         finally:
             self._busy.discard(task)
             if not handed_over:
-                writer.close()
-                with contextlib.suppress(OSError, TimeoutError):
-                    async with asyncio.timeout(1.0):
-                        await writer.wait_closed()
+                await close_stream(writer)
 
 
 def is_loopback(host: str) -> bool:

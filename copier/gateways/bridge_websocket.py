@@ -10,7 +10,7 @@ from websockets.protocol import State
 from websockets.server import ServerProtocol
 
 from copier.gateways.bridge_greeting import HELLO_BYTES_MAX
-from copier.gateways.carriers import LinkLost, NotSent
+from copier.gateways.carriers import LinkLost, NotSent, close_stream
 from copier.wire import FRAME_BYTES_MAX
 
 _CHUNK = 65_536
@@ -30,7 +30,6 @@ class WebSocketLink:
         self._part = bytearray()
         self._come: list[bytes] = []
         self._taken = 0
-        self.ended = asyncio.Event()
 
     async def upgrade(self, head: bytes) -> bool:
         """Answer the request for a WebSocket; false where it was none, or not for here."""
@@ -106,10 +105,4 @@ class WebSocketLink:
                 if self._protocol.state is State.OPEN:
                     self._protocol.send_close(1000)
                     await self._flush()
-        self._writer.close()
-        self.ended.set()
-        try:
-            async with asyncio.timeout(_LAST_WORD_S):
-                await self._writer.wait_closed()
-        except (OSError, TimeoutError):
-            self._writer.transport.abort()
+        await close_stream(self._writer)

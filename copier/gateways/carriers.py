@@ -116,13 +116,19 @@ class StreamLink:
         """Keep the connection: the far end may only be slow, and a late answer is worth a line in the log."""
 
     async def close(self) -> None:
-        """Close both directions; a far end that does not read keeps nobody waiting."""
-        self._writer.close()
-        try:
-            async with asyncio.timeout(_LAST_WORD_S):
-                await self._writer.wait_closed()
-        except (OSError, TimeoutError):
-            self._writer.transport.abort()
+        """Close both directions."""
+        await close_stream(self._writer)
+
+
+async def close_stream(writer: asyncio.StreamWriter) -> None:
+    """Close a stream; a far end that does not read what was said last keeps nobody waiting for long."""
+    writer.close()
+    closed = asyncio.ensure_future(writer.wait_closed())
+    try:
+        await asyncio.wait({closed}, timeout=_LAST_WORD_S)
+    finally:
+        writer.transport.abort()
+        await asyncio.gather(closed, return_exceptions=True)
 
 
 class ChildCarrier:

@@ -55,6 +55,11 @@ public:
          if(m_bytes[i] != 10)
             continue;
          int length = i - m_start;
+         if(length > FRAME_BYTES_MAX)
+           {
+            m_overrun = true;
+            return(false);
+           }
          if(length > 0 && m_bytes[i - 1] == 13)
             length--;
          line = TextOf(m_bytes, m_start, length);

@@ -137,15 +137,18 @@ private:
          return;
         }
       string account = m_dispatcher.Account();
+      string proof = "";
       string both = account + "|" + m_nonce + "|" + frame.Text("challenge");
       if(frame.Text("nonce") != m_nonce)
          return;
       if(StringLen(frame.Text("challenge")) < 16 || !SameProof(frame.Text("proof"), ProofOf(m_secret, "engine|" + both)))
         {
          End("the other end does not know this account's secret");
+         PutText(proof, "proof", "");
+         PutText(proof, "refused", m_end);
+         Say(Closed(proof));
          return;
         }
-      string proof = "";
       PutText(proof, "proof", ProofOf(m_secret, "terminal|" + both));
       m_state = SESSION_PROVED;
       Say(Closed(proof));

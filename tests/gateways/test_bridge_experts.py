@@ -1,10 +1,14 @@
 """Our Expert Advisors as running programs: what they remember when killed, what they refuse, how they come back."""
 
 import asyncio
+import hashlib
 import json
+import shutil
 import signal
+import ssl
+import subprocess
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from decimal import Decimal
@@ -15,12 +19,15 @@ import pytest
 
 from copier.errors import OutcomeUnknown, Reason, Rejected, Unavailable
 from copier.gateways.bridge_greeting import proof_of, read_hello
+from copier.gateways.bridge_port import tls_of
 from copier.gateways.paper_account import PaperAccount
 from copier.gateways.paper_faults import Faults
 from copier.gateways.paper_server import PaperServer
 from copier.gateways.remote import RemoteGateway
 from copier.model import CloseRequest, MarginMode, Permit, Side, TradeRequest, TradeResult
 from copier.wire import Op, encode_request
+from tests.conftest import absent
+from tests.mql.build import has_openssl
 from tests.mql.stage import (
     INPUTS,
     LOGIN,
@@ -36,8 +43,16 @@ from tests.mql.stage import (
 from tests.mql.terminal import Terminal5
 
 pytestmark = pytest.mark.server
-KINDS = [("mt5", "tcp"), ("mt5", "files"), ("mt4", "files")]
-on_every_kind = pytest.mark.parametrize(("platform", "carrier"), [pytest.param(*kind, id="-".join(kind)) for kind in KINDS])
+WAYS = {"mt5": ("tcp", "files", "pipe", "http", "websocket"), "mt4": ("files", "pipe", "http")}
+KINDS = [(platform, way) for platform, ways in WAYS.items() for way in ways]
+
+
+def on_kinds(kinds: list[tuple[str, str]]) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize(("platform", "carrier"), [pytest.param(*kind, id="-".join(kind)) for kind in kinds])
+
+
+on_every_kind = on_kinds(KINDS)
+on_every_port = on_kinds([kind for kind in KINDS if kind[1] in ("tcp", "http", "websocket")])
 
 
 @dataclass(kw_only=True)
@@ -118,6 +133,142 @@ async def test_an_engine_that_does_not_know_the_secret_gets_no_frame_answered() 
         assert any("does not know this account's secret" in said for said in world.expert.said)
 
 
+# who is let in: a line in the log at both ends
+
+
+@on_every_kind
+async def test_an_expert_advisor_with_another_secret_says_so_and_so_does_the_engine(
+    platform: str, carrier: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with refused(platform, carrier, "does not know this account's secret", Secret="another secret of the tests"):
+        await until(lambda: "the Expert Advisor refused: the other end does not know" in caplog.text)
+
+
+@on_kinds([kind for kind in KINDS if kind[1] != "files"])
+async def test_a_terminal_logged_in_elsewhere_is_told_which_account_nobody_waits_for(
+    platform: str, carrier: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with refused(
+        platform, carrier, f"refused: nobody here waits for {LOGIN}@Broker-Demo", account=f"{LOGIN + 1}@Broker-Demo"
+    ):
+        await until(lambda: f"not let in: nobody here waits for {LOGIN}@Broker-Demo" in caplog.text)
+
+
+@on_every_kind
+async def test_a_frame_above_the_bound_ends_the_link_at_the_expert_advisor(platform: str, carrier: str) -> None:
+    async with scene(platform, carrier) as world:
+        link = world.gateway._session.link  # type: ignore[union-attr]
+        sending = asyncio.ensure_future(link._link._link.send(b'{"ping":"' + b"x" * 4_200_000 + b'"}'))  # type: ignore[attr-defined]
+        await until(lambda: any("too long" in said for said in world.expert.said))
+        await until(lambda: world.gateway._session is not None and world.gateway._session.link is not link)
+        await asyncio.gather(sending, return_exceptions=True)
+        assert not (await world.gateway.get_positions()).positions
+
+
+async def test_an_engine_that_reads_nothing_holds_the_expert_advisor_up_for_a_moment_only() -> None:
+    async with listening() as (world, meet):
+        line = await meet()
+        line.writer.write(b'{"id":1,"op":"get_account","params":{}}\n' * 20_000)
+        await until(lambda: any("does not read" in said for said in world.expert.said))
+        await meet()
+
+
+@on_every_port
+async def test_an_address_the_terminal_does_not_allow_is_alerted_with_where_to_allow_it(platform: str, carrier: str) -> None:
+    async with refused(platform, carrier, "alert: CopierBridge: allow ", MQL_ALLOWED="https://example.org") as said:
+        assert any("127.0.0.1" in line and "Tools, Options, Expert Advisors" in line for line in said)
+        assert sum("alert" in line for line in said) == 1
+
+
+async def until(came: Callable[[], bool]) -> None:
+    """Look again and again, as nothing tells when a line of a log comes."""
+    for _ in range(4000):
+        if came():
+            return
+        await asyncio.sleep(0.005)
+    raise AssertionError("it never came")
+
+
+@asynccontextmanager
+async def refused(
+    platform: str, carrier: str, words: str, *, account: str = f"{LOGIN}@Broker-Demo", **more: Any
+) -> AsyncIterator[list[str]]:
+    """Run an Expert Advisor that is not let in, until it says why."""
+    need_gxx()
+    clock = ShiftedClock(MONDAY_NOON_MS)
+    with tempfile.TemporaryDirectory() as name:
+        server = broker(clock, MarginMode.MT4 if platform == "mt4" else MarginMode.HEDGING)
+        made = bridges(platform, carrier)(server, clock, Faults(), Path(name), account=account, **more)
+        async with made as (gateway, running):
+            opening = asyncio.ensure_future(gateway.open())
+            await until(lambda: any(words in said for said in running.said))
+            yield running.said
+            with pytest.raises(Unavailable):
+                await opening
+
+
+# TLS
+
+
+@pytest.fixture(scope="session")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A certificate for this machine's loopback with its key, signed by itself."""
+    need_gxx()
+    if shutil.which("openssl") is None or not has_openssl():
+        absent("OpenSSL with its headers is not installed (Debian, Ubuntu: apt install openssl libssl-dev)")
+    path = tmp_path_factory.mktemp("tls") / "engine.pem"
+    asked = [
+        "-subj",
+        "/CN=engine",
+        "-addext",
+        "subjectAltName=IP:127.0.0.1",
+        "-days",
+        "2",
+        "-keyout",
+        str(path),
+        "-out",
+        f"{path}.crt",
+    ]
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", *asked], check=True, capture_output=True, timeout=60
+    )
+    path.write_bytes(path.read_bytes() + Path(f"{path}.crt").read_bytes())
+    return path
+
+
+def thumbprint(certificate: Path) -> str:
+    text = certificate.read_text()
+    der = ssl.PEM_cert_to_DER_cert(text[text.index("-----BEGIN CERTIFICATE") :])
+    digits = hashlib.sha1(der, usedforsecurity=False).hexdigest()
+    return ":".join(digits[at : at + 2] for at in range(0, len(digits), 2))
+
+
+@on_every_port
+async def test_an_encrypted_link_trades_as_any_other(platform: str, carrier: str, certificate: Path) -> None:
+    tls = tls_of(certificate, None, "a")
+    pinned = thumbprint(certificate)
+    async with scene(platform, carrier, tls=tls, Tls=1, MQL_TRUST=f"{certificate}.crt", Thumbprint=pinned) as world:
+        world.account.balance = Decimal(10_000_000)
+        for _ in range(200):
+            world.server.buy(LOGIN, "EURUSD", "0.01")
+        await world.open(comment="\u20ac")
+        assert len((await world.gateway.get_positions()).positions) == 201
+
+
+@on_every_port
+async def test_a_certificate_the_terminal_does_not_trust_ends_the_attempt(platform: str, carrier: str, certificate: Path) -> None:
+    words = "error 5201" if carrier == "http" else "no TLS with 127.0.0.1, error 5274"
+    async with refused(platform, carrier, words, tls=tls_of(certificate, None, "a"), Tls=1):
+        pass
+
+
+@pytest.mark.parametrize("carrier", ["tcp", "websocket"])
+async def test_another_certificate_than_the_pinned_one_is_refused_though_it_is_trusted(carrier: str, certificate: Path) -> None:
+    tls, trust = tls_of(certificate, None, "a"), f"{certificate}.crt"
+    async with refused("mt5", carrier, "has the fingerprint", tls=tls, Tls=1, MQL_TRUST=trust, Thumbprint="00" * 20):
+        pass
+
+
 # orders
 
 
@@ -190,7 +341,7 @@ async def test_a_restarted_expert_advisor_is_taken_back_and_knows_the_owners_tok
         await world.open(token=5)
 
 
-@on_every_kind
+@on_kinds([("mt5", "tcp"), ("mt5", "pipe"), ("mt5", "websocket"), ("mt5", "http"), ("mt4", "files")])
 async def test_a_killed_expert_advisor_makes_reads_unavailable_and_an_order_under_way_unknown(
     platform: str, carrier: str
 ) -> None:
@@ -208,7 +359,7 @@ async def test_a_killed_expert_advisor_makes_reads_unavailable_and_an_order_unde
 async def connected(gateway: RemoteGateway) -> None:
     """Wait until the old link is given up and a new one is there."""
     lost = False
-    for _ in range(1000):
+    for _ in range(3000):
         lost = lost or not gateway.connected
         if lost and gateway.connected:
             return

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import ssl
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager
@@ -196,17 +197,26 @@ CARRIERS = {"tcp": 0, "files": 1, "pipe": 2, "http": 3, "websocket": 4}
 
 @asynccontextmanager
 async def bridge(
-    platform: str, way: str, server: PaperServer, clock: Clock, faults: Faults, folder: Path, **inputs: Any
+    platform: str,
+    way: str,
+    server: PaperServer,
+    clock: Clock,
+    faults: Faults,
+    folder: Path,
+    *,
+    tls: ssl.SSLContext | None = None,
+    account: str = "",
+    **inputs: Any,
 ) -> AsyncIterator[tuple[RemoteGateway, Expert]]:
     """Make a gateway to a terminal whose Expert Advisor comes by one of its ways."""
     terminal = mt5_terminal(server, faults)
-    account = f"{LOGIN}@{server.name}"
+    account = account or f"{LOGIN}@{server.name}"
     more: dict[str, Any] = {**INPUTS, "Carrier": CARRIERS[way]}
     carrier: Carrier
     if way == "files":
         carrier = FilesCarrier(folder, account, SECRET, clock=clock, poll_s=0.002)
     else:
-        listener = PipeListener("test", folder) if way == "pipe" else PortListener(port=0)
+        listener = PipeListener("test", folder) if way == "pipe" else PortListener(port=0, tls=tls)
         waiting = BridgeHub(listener, clock=clock).carrier(account, SECRET)
         # The port must be known before the Expert Advisor starts.
         await waiting.open()
