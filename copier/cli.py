@@ -368,6 +368,28 @@ def _set(config: Path, scope: str, control: str, meaning: str, *, as_json: bool)
         typer.echo(f"{scope}: {meaning}")
 
 
+@app.command("redis-acl")
+def redis_acl(
+    config: Config,
+    *,
+    out: Annotated[Path, typer.Option(help="The folder for users.acl and each user's address; it is made.")],
+    at: Annotated[str, typer.Option(metavar="URL", help="Where Redis is; without it as in the settings.")] = "",
+    worker: Annotated[
+        list[str] | None, typer.Option(metavar="NAME[:FOLLOWER,...]", help="A worker and its followers; none named is all.")
+    ] = None,
+) -> None:
+    """Make a Redis user for every role, with a password of its own and no right that the role does not need."""
+    from copier import redis_access
+
+    settings = _load(config)
+    where = at or settings.redis.get_secret_value()
+    if not where.startswith(("redis://", "rediss://")):
+        raise SettingsError(["--at: expected where Redis is, such as rediss://redis.example:6380/0"], source="command")
+    workers = {name: [f for f in names.split(",") if f] for name, _, names in (each.partition(":") for each in worker or ())}
+    for path in redis_access.write(redis_access.redis_users(settings, workers), where, out):
+        typer.echo(str(path))
+
+
 # Around ----------------------------------------------------------------------------------------------------------------
 
 

@@ -251,6 +251,14 @@ def upsert(connection: sa.Connection, table: sa.Table, rows: list[dict[str, Any]
     connection.execute(statement.on_conflict_do_update(index_elements=keys, set_=others), rows)
 
 
+def may_write(connection: sa.Connection, table: sa.Table) -> bool:
+    """Return whether this user may write a table: on a server some may only read."""
+    if connection.dialect.name != "postgresql":
+        return True
+    asked = sa.func.has_table_privilege(table.name, "INSERT") & sa.func.has_table_privilege(table.name, "UPDATE")
+    return bool(connection.scalar(sa.select(asked)))
+
+
 def _set_up_sqlite(connection: Any, _record: Any) -> None:
     # The driver's own transactions begin too late and commit DDL behind our back: we begin them ourselves.
     connection.isolation_level = None

@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from copier import audit, wire
 from copier import database as db
 from copier.clock import Clock
-from copier.database import Database, upsert
+from copier.database import Database, may_write, upsert
 from copier.diff import View
 from copier.durations import Durations
 from copier.errors import Fenced
@@ -178,7 +178,12 @@ class Ledger:
     async def catch_up(self) -> None:
         """Bring the tables up to date with every owner's journal: what faces do before they read."""
         seen = len(self._unprojected)
-        await self._database.run(lambda connection: self._project(connection, self._journal_after(connection)))
+
+        def work(connection: sa.Connection) -> None:
+            if may_write(connection, db.links):  # Who may only read sees what the engine has brought up to date.
+                self._project(connection, self._journal_after(connection))
+
+        await self._database.run(work)
         del self._unprojected[:seen]
 
     def _journal_after(self, connection: sa.Connection) -> list[tuple[int, str, list[JournalEntry]]]:
