@@ -7,7 +7,7 @@ PYTHON ?=
 LOCK := $(BIN)/uv pip compile pyproject.toml --quiet --all-extras --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-emit-find-links --no-annotate --no-header
 
-.PHONY: setup demo test test-servers simulate bench test-slow check format reference lock clean help
+.PHONY: setup demo test test-servers simulate bench test-slow check format reference lock dll clean help
 .DEFAULT_GOAL := help
 
 help: ## what there is to make
@@ -60,6 +60,9 @@ lock: setup ## resolve pyproject.toml anew into requirements/
 	@$(PIP) uv
 	@$(LOCK) --group dev --upgrade --output-file requirements/dev.txt
 	@$(LOCK) --group build --constraints requirements/dev.txt --output-file requirements/run.txt
+
+dll: ## CopierLink.dll for MetaTrader 5 and 4 into dist/dll, with mingw-w64
+	@$(MAKE) --no-print-directory -C mql/dll windows OUT=$(CURDIR)/dist/dll
 
 clean: ## remove what setup and the tests made
 	@rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
