@@ -218,7 +218,7 @@ private:
 
 sockaddr_un place_of(const std::string &name) {
     const char *folder = getenv("COPIER_PIPES");
-    const std::string path = (folder ? std::string(folder) : "/tmp") + "/" + name;
+    const std::string path = (folder ? std::string(folder) : "/tmp") + "/" + name + ".pipe";
     sockaddr_un place{};
     place.sun_family = AF_UNIX;
     if (path.size() >= sizeof place.sun_path) throw Failure{COPIER_BAD_ARGUMENT, "the path of the pipe is too long: " + path};

@@ -43,8 +43,9 @@ def run(command: list[str], tmp_path: Path, **more: str) -> list[str]:
     environment = {"PATH": os.environ["PATH"], "COPIER_PIPES": str(tmp_path), **more}
     done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=280)
     said = [line for line in done.stdout.splitlines() if not line.startswith("a job says")]
-    print(done.stdout, done.stderr)
-    assert done.stderr == "" or "wine" in command[0] or "chroot" in command[0], done.stderr
+    talks = "wine" in command[0] or "chroot" in command[0]
+    assert said[-1:] == ["all done"], (done.stdout[-3000:], done.stderr[-3000:])
+    assert talks or done.stderr == "", done.stderr[-3000:]
     return said
 
 

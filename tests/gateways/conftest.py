@@ -254,7 +254,8 @@ KINDS: dict[str, Kind] = {
     "bridge-mt5-pipe": _bridge_kind("mt5", "pipe", (MarginMode.HEDGING,)),
     "bridge-mt5-http": _bridge_kind("mt5", "http", (MarginMode.HEDGING,)),
     "bridge-mt5-websocket": _bridge_kind("mt5", "websocket", (MarginMode.NETTING,)),
-    **{f"bridge-mt4-{way}": _bridge_kind("mt4", way, (MarginMode.MT4,)) for way in ("files", "pipe", "http")},
+    "bridge-mt5-dll": _bridge_kind("mt5", "dll", (MarginMode.HEDGING,)),
+    **{f"bridge-mt4-{way}": _bridge_kind("mt4", way, (MarginMode.MT4,)) for way in ("files", "pipe", "http", "dll")},
 }
 
 

@@ -39,8 +39,9 @@ def build(source: Path, *flags: str) -> Path:
     parts = (HERE / "mql.h").as_uri(), rewrite(source), (HERE / "host.cpp").read_text(encoding="utf-8")
     body = f'#include "{HERE / "mql.h"}"\n{parts[1]}\n#line 1 "host.cpp"\n{parts[2]}'
     headers = "".join((HERE / name).read_text(encoding="utf-8") for name in HEADERS)
+    linked = _libraries(body)
     tls = ("-DMQL_TLS", "-lssl", "-lcrypto") if has_openssl() else ()
-    content = "\0".join((body, headers, platform, *FLAGS, *tls, *flags))
+    content = "\0".join((body, headers, platform, *FLAGS, *tls, *linked, *flags))
     name = hashlib.sha256(content.encode()).hexdigest()[:24]
     folder = Path(tempfile.gettempdir()) / f"mt-copier-mql-{os.getuid() if hasattr(os, 'getuid') else 0}"
     program = folder / name
@@ -50,7 +51,7 @@ def build(source: Path, *flags: str) -> Path:
     with tempfile.TemporaryDirectory() as work:
         cpp, made = Path(work) / "expert.cpp", Path(work) / "expert"
         cpp.write_text(body, encoding="utf-8")
-        command = [str(gxx()), *FLAGS, *flags, f"-D{platform}", str(cpp), "-o", str(made), *tls]
+        command = [str(gxx()), *FLAGS, *flags, f"-D{platform}", str(cpp), "-o", str(made), *tls, *linked]
         done = subprocess.run(command, capture_output=True, text=True, timeout=120)
         if done.returncode:
             errors = [line for line in done.stderr.splitlines() if "error" in line]
@@ -58,3 +59,12 @@ def build(source: Path, *flags: str) -> Path:
         shutil.copy(made, program.with_suffix(f".{os.getpid()}"))
         program.with_suffix(f".{os.getpid()}").replace(program)
     return program
+
+
+def _libraries(body: str) -> tuple[str, ...]:
+    """Return what a program that imports functions is linked with."""
+    if 'extern "C" int CopierVersion' not in body:
+        return ()
+    from tests.dll.build import library
+
+    return (str(library()),)

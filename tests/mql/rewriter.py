@@ -60,7 +60,9 @@ def _rewritten(parts: list[Token], path: Path, seen: set[Path]) -> str:
         kind, text = parts[at]
         at += 1
         line += text.count("\n")
-        if kind == "directive":
+        if kind == "directive" and text.split()[0] == "#import":
+            at = _import(parts, at, out)
+        elif kind == "directive":
             out.append(_directive(text.strip(), path, seen, line))
         elif kind == "text":
             out.append(f"MqlString(u{text})")
@@ -90,6 +92,40 @@ def _directive(text: str, path: Path, seen: set[Path], line: int) -> str:
     if word in ("ifdef", "ifndef", "else", "endif", "undef"):
         return text
     raise NotMql(f"{path.name}:{line}: {text}")
+
+
+_PROTOTYPE = re.compile(r"(\w+)\s+(\w+)\s*\(([^)]*)\)\s*;")
+_PARAMETER = re.compile(r"(?P<const>const\s+)?(?P<type>\w+)\s+(?P<array>&\s*)?(?P<name>\w+)(?:\[\])?\Z")
+_IMPORTED = {"int": ("int", "int"), "long": ("long", "long"), "string": ("const char16_t *", "const string &")}
+
+
+def _import(parts: list[Token], at: int, out: list[str]) -> int:
+    """Write the functions of a library twice: as it has them, and as MQL calls them."""
+    between = []
+    while parts[at].kind != "directive":
+        between.append(parts[at].text)
+        at += 1
+    text = "".join(between)
+    for result, name, given in _PROTOTYPE.findall(text):
+        parameters = [_PARAMETER.match(each.strip()) for each in given.split(",") if each.strip() not in ("", "void")]
+        plain, called, passed = [], [], []
+        for each in parameters:
+            if each is None:
+                raise NotMql(f"a parameter of the imported {name}")
+            const = "const " if each["const"] else ""
+            if each["array"]:
+                plain.append(f"{const}{each['type']} *")
+                called.append(f"{const}MqlArray<{each['type']}> &{each['name']}")
+                passed.append(f"{each['name']}.v.data()")
+            else:
+                plain.append(_IMPORTED[each["type"]][0])
+                called.append(f"{_IMPORTED[each['type']][1]} {each['name']}")
+                passed.append(each["name"] + (".s.c_str()" if each["type"] == "string" else ""))
+        out.append(f'extern "C" {result} {name}({", ".join(plain)}); ')
+        if any("*" in each for each in plain):
+            out.append(f"inline {result} {name}({', '.join(called)}) {{ return {name}({', '.join(passed)}); }} ")
+    out.append("\n" * text.count("\n"))
+    return at + 1
 
 
 def _input(parts: list[Token], at: int, out: list[str]) -> int:

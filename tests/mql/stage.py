@@ -30,6 +30,7 @@ from tests.mql.build import MQL, build, gxx
 from tests.mql.terminal import Terminal4, Terminal5
 
 SECRET = "a secret of the tests"
+BY_DLL = {"mt5": MQL / "mt5" / "CopierBridgeDll.mq5", "mt4": MQL / "mt4" / "CopierBridgeDll.mq4"}
 EXPERTS = {"mt5": MQL / "mt5" / "CopierBridge.mq5", "mt4": MQL / "mt4" / "CopierBridge.mq4"}
 
 
@@ -89,7 +90,7 @@ async def expert(
         "MQL_COMMON": str(folder),
         "MQL_FILES": str(folder / "own"),
         "MQL_CLOCK_SHIFT_MS": str(getattr(clock, "shift_ms", 0)),
-        **{name if name.startswith("MQL_") else f"MQL_INPUT_{name}": str(value) for name, value in inputs.items()},
+        **{_named(name): str(value) for name, value in inputs.items()},
     }
     running = Expert(program, {"PATH": os.environ["PATH"], **environment})
     await running.start()
@@ -97,6 +98,10 @@ async def expert(
         yield running
     finally:
         await running.kill()
+
+
+def _named(name: str) -> str:
+    return name if name.startswith(("MQL_", "COPIER_", "SSL_")) else f"MQL_INPUT_{name}"
 
 
 class FaultyLink:
@@ -191,7 +196,7 @@ LOGIN = 5001
 MONDAY_NOON_MS = 1_704_715_200_000
 FACTS = GatewayFacts(kind="bridge", settle_s=1.0, call_timeout_s=4.0)
 INPUTS = {"Secret": SECRET, "TimerMs": 2, "WatchMs": 20, "RetryMs": 20}
-CARRIERS = {"tcp": 0, "files": 1, "pipe": 2, "http": 3, "websocket": 4}
+CARRIERS = {"tcp": 0, "files": 1, "pipe": 2, "http": 3, "websocket": 4, "dll": 0, "dll-pipe": 2}
 """The values of the input `Carrier`."""
 
 
@@ -216,15 +221,18 @@ async def bridge(
     if way == "files":
         carrier = FilesCarrier(folder, account, SECRET, clock=clock, poll_s=0.002)
     else:
-        listener = PipeListener("test", folder) if way == "pipe" else PortListener(port=0, tls=tls)
+        listener = PipeListener("test", folder) if way.endswith("pipe") else PortListener(port=0, tls=tls)
         waiting = BridgeHub(listener, clock=clock).carrier(account, SECRET)
         # The port must be known before the Expert Advisor starts.
         await waiting.open()
-        more |= {"Pipe": "test", "MQL_PIPES": folder} if isinstance(listener, PipeListener) else {"Port": listener.port}
+        pipes = {"Pipe": "test", "MQL_PIPES": folder, "COPIER_PIPES": folder}
+        more |= pipes if isinstance(listener, PipeListener) else {"Port": listener.port}
         carrier = waiting
     gateway = bridge_gateway(FaultyCarrier(carrier, terminal, faults), FACTS, account, clock=clock, open_timeout_s=2.0)
     plays = Terminal4 if platform == "mt4" else Terminal5
-    async with plays(terminal) as host, expert(platform, host, folder, clock=clock, **{**more, **inputs}) as running:
+    more |= inputs
+    source = BY_DLL[platform] if way.startswith("dll") else None
+    async with plays(terminal) as host, expert(platform, host, folder, clock=clock, source=source, **more) as running:
         try:
             yield gateway, running
         finally:
