@@ -7,7 +7,7 @@ PYTHON ?=
 LOCK := $(BIN)/uv pip compile pyproject.toml --quiet --all-extras --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-emit-find-links --no-annotate --no-header
 
-.PHONY: setup demo test test-servers simulate bench test-slow check format reference lock dll clean help
+.PHONY: setup demo test test-servers simulate mutants bench test-slow check format reference lock dll clean help
 .DEFAULT_GOAL := help
 
 help: ## what there is to make
@@ -41,6 +41,10 @@ HISTORIES ?= 300
 SEED ?= 0
 simulate: setup ## play HISTORIES= random histories from SEED= on, with kills and faults, and tell the first that goes wrong
 	@$(BIN)/python -m tests.simulation --histories $(HISTORIES) --seed $(SEED)
+
+STARTS ?= 15
+mutants: setup ## take the protocol's rules out one by one, measure how soon the histories notice, and write the table into docs/
+	@$(BIN)/python -m tests.mutants --starts $(STARTS)
 
 check: setup ## style, types on Linux and Windows, and the direction of imports
 	@$(BIN)/ruff check .

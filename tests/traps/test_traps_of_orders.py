@@ -20,7 +20,8 @@ from copier.errors import Reason, Rejected, Unavailable
 from copier.follower import Follower
 from copier.gateway import Gateway
 from copier.gateways.bridge_greeting import Verdict as Welcome
-from copier.gateways.bridge_hub import BridgeHub, TcpCarrier
+from copier.gateways.bridge_hub import BridgeHub, HubCarrier
+from copier.gateways.bridge_port import PortListener
 from copier.gateways.paper import PaperGateway
 from copier.gateways.paper_account import PaperAccount
 from copier.gateways.paper_faults import Operation, answer_lost, comment_cut, partial_fill, refuse
@@ -374,13 +375,13 @@ async def _whoever_dials(link: Any, *_: Any) -> str:
 
 @sprung_by(replaced("copier.gateways.bridge_hub.greet", _whoever_dials))
 def test_trap_23_a_stranger_who_dials_in_hears_no_trade() -> None:
-    async def serve(carrier: TcpCarrier) -> None:
+    async def serve(carrier: HubCarrier) -> None:
         link = await carrier.connect()
         await link.send(encode_request(1, Op.CLOSE_POSITION, CloseRequest(ticket=1)))
         await link.close()
 
-    async def dial(hub: BridgeHub) -> list[dict[str, Any]]:
-        reader, writer = await asyncio.open_connection("127.0.0.1", hub.port)
+    async def dial(listener: PortListener) -> list[dict[str, Any]]:
+        reader, writer = await asyncio.open_connection("127.0.0.1", listener.port)
         hello = {"hello": "bridge", "protocol": 1, "account": SEAT, "platform": "mt5", "build": 5200, "program": "Stranger"}
         for said in ({**hello, "utcMs": SystemClock().now_ms(), "nonce": "0" * 32}, {"proof": "0" * 64}):
             writer.write(json.dumps(said).encode() + b"\n")
@@ -389,12 +390,13 @@ def test_trap_23_a_stranger_who_dials_in_hears_no_trade() -> None:
         return heard
 
     async def run() -> None:
-        hub = BridgeHub(port=0, clock=SystemClock())
+        listener = PortListener(port=0)
+        hub = BridgeHub(listener, clock=SystemClock())
         carrier = hub.carrier(SEAT, "a secret of the engine")
         await hub.take_seat(carrier.seat)
         serving = asyncio.create_task(serve(carrier))
         try:
-            heard = await dial(hub)
+            heard = await dial(listener)
         finally:
             serving.cancel()
             await asyncio.gather(serving, return_exceptions=True)
