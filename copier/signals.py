@@ -78,7 +78,7 @@ class SignalFolder:
 
     async def run(self) -> None:
         """Serve the folder until cancelled; end by `Fenced` when another process serves this account."""
-        role = f"signals:{self._settings.account}"
+        role = f"follower:signals:{self.name}"  # Whoever holds it alone may write what is known of these signals.
         while True:
             try:
                 if not self._token:
