@@ -5,7 +5,7 @@ import contextlib
 import logging
 import os
 import socket
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import NoReturn, assert_never
@@ -16,17 +16,21 @@ from copier.audit import Audit
 from copier.clock import Clock
 from copier.database import Database
 from copier.errors import CopierError, GatewayError, SettingsError
+from copier.follower import Follower
 from copier.gateway import Gateway
 from copier.gateways.opening import PaperWorld, open_gateway
 from copier.gateways.shadow import ShadowGateway
 from copier.history import History
+from copier.leases import Term
 from copier.ledger import JournalEntry, Ledger, ReceiptKept
+from copier.link import Link
 from copier.locks import RoleLock
 from copier.model import Account, Receipt
 from copier.notify import Notifier, Send
 from copier.policy import Mode
 from copier.scheduler import Scheduler
 from copier.settings import CopySettings, FollowerSettings, Settings, redacted
+from copier.sharing import Sharing
 from copier.signals import SignalFolder
 from copier.stream import Stream, open_stream
 from copier.watchdog import Watchdogs
@@ -61,7 +65,7 @@ class Watch(msgspec.Struct, frozen=True):
 
 
 class Follow(msgspec.Struct, frozen=True):
-    """Only follow with these followers; none named is all of them."""
+    """Only follow: share all followers with the other workers, or be pinned to those named here."""
 
     worker: str
     followers: tuple[str, ...] = ()
@@ -103,7 +107,7 @@ class App:
         self.settings = settings
         self.clock = clock
         self.role: Role = role or Everything()
-        masters, followers, worker = _parts(settings, self.role)
+        masters, only, worker = _parts(settings, self.role)
         self._paper_runs = paper is None
         self.paper = paper or PaperWorld(clock)
         self.database = Database(settings.ledger.get_secret_value())
@@ -113,23 +117,25 @@ class App:
         """By account."""
         self.watchers: dict[str, Watcher] = {}
         self.worker: Worker | None = None
+        self.sharing: Sharing | None = None
         self.signals: dict[str, SignalFolder] = {}
         self.accounts: dict[str, Account] = {}
         """Every account as last read for its equity, by the account's name."""
         self.listeners: list[Callable[[Receipt], None]] = []
         """Called with every receipt once it is durable."""
         self.following: tuple[str, ...] = ()
-        """The followers of this process, simulated twins included."""
+        """The followers this process may follow with, simulated twins included."""
         self._owner = f"{socket.gethostname()}:{os.getpid()}"
         self._scheduler = Scheduler(clock)
-        self._shadows: dict[str, ShadowGateway] = {}
+        self._ways: dict[str, Gateway] = {}
+        """By follower: how its account is reached, through a simulation for a twin."""
         self.ledgers: list[Ledger] = []
         """One per role of this process."""
         self._watched_accounts: dict[str, str] = {}
         for name in masters:
             self._build_watcher(name)
         if worker:
-            self._build_worker(worker, followers)
+            self._build_worker(worker, only)
         for name in self._signal_folders():
             self._build_signals(name)
         self.notifier = Notifier(settings.notify, clock, send)
@@ -168,21 +174,24 @@ class App:
         self._watched_accounts[name] = settings.account
         self.watchers[name] = Watcher(name, gateway, self.stream, self._ledger(f"watcher:{name}"), self.clock, settings)
 
-    def _build_worker(self, name: str, followers: Iterable[str]) -> None:
+    def _build_worker(self, name: str, only: Iterable[str]) -> None:
         settings: dict[str, FollowerSettings] = {}
-        gateways: dict[str, Gateway] = {}
-        for follower in followers:
-            whole = self.settings.followers[follower]
-            gateway = self._gateway(whole.account)
+        together: dict[str, str] = {}
+        for follower, whole in self.settings.followers.items():
             for twin, copies in split_shadow(follower, whole.copies).items():
                 settings[twin] = whole.model_copy(update={"copies": copies})
-                gateways[twin] = gateway
-                if twin.endswith(SHADOW):
-                    gateways[twin] = self._shadows[twin] = ShadowGateway(gateway, self.clock)
-        self.following = tuple(settings)
+                together[twin] = follower
+        only = frozenset(only)
+        self.following = tuple(twin for twin, follower in together.items() if not only or follower in only)
+        for twin in self.following:
+            self._ways[twin] = self._gateway(settings[twin].account)
+        term = Term()
         reconcile_s = float(self.settings.schedule.reconcile_s)
         ledger = self._ledger(f"worker:{name}")
-        self.worker = Worker(name, settings, gateways, self.stream, ledger, self.clock, reconcile_s=reconcile_s)
+        self.worker = Worker(name, settings, self._ways, self.stream, ledger, self.clock, reconcile_s=reconcile_s, term=term)
+        lease_s = float(self.settings.worker.lease_s)
+        host = _Hosted(self, self.worker, ledger)
+        self.sharing = Sharing(name, host, ledger.leases, self.clock, together, term, lease_s=lease_s, only=only)
 
     def _signal_folders(self) -> list[str]:
         """Return the folders served here: all of them in the one process, else those on the accounts of its masters."""
@@ -231,10 +240,6 @@ class App:
             audit = Audit(self.database, audit_key(self.settings))
             await audit.loaded(redacted(self.settings), role=type(self.role).__name__.lower(), at_ms=self.clock.now_ms())
             await self.stream.ping()
-            if self._shadows:
-                links = await self.ledgers[-1].links()
-                for name, shadow in self._shadows.items():
-                    shadow.restore([link for link in links if link.follower == name])
         except BaseException:
             await self._close()
             raise
@@ -254,12 +259,43 @@ class App:
                 for name in self.watchers:
                     tasks.create_task(self._watch(name), name=f"watcher {name}")
                 if self.worker is not None:
-                    tasks.create_task(self.worker.run(), name=f"worker {self.worker.name}")
+                    tasks.create_task(self._work(self.worker), name=f"worker {self.worker.name}")
                 for name, folder in self.signals.items():
                     tasks.create_task(folder.run(), name=f"signals {name}")
                 tasks.create_task(self._scheduler.run(), name="scheduler")
         except BaseExceptionGroup as group:
             raise_known(group)
+
+    async def _work(self, worker: Worker) -> None:
+        """Follow with this worker's share of the followers."""
+        assert self.sharing is not None
+        async with worker.working():
+            await self.sharing.run()
+
+    def reach(self, follower: str, links: Iterable[Link]) -> None:
+        """Make the way to a follower's account; a twin's simulation begins with these links' open legs."""
+        account = self.settings.followers[follower.removesuffix(SHADOW)].account
+        gateway = self._gateway(account)
+        if follower.endswith(SHADOW):
+            gateway = shadow = ShadowGateway(gateway, self.clock)
+            shadow.restore(links)
+        self._ways[follower] = gateway
+
+    async def let_go(self, follower: str) -> None:
+        """Close the way to a follower's account, unless something else here still uses it."""
+        account = self.settings.followers[follower.removesuffix(SHADOW)].account
+        ways = [self._ways[follower]] if follower.endswith(SHADOW) else []
+        if account not in self._used():
+            ways.append(self.gateways[account])
+        for gateway in ways:
+            with contextlib.suppress(CopierError):
+                await gateway.close()
+
+    def _used(self) -> set[str]:
+        """Return the accounts that something here watches, follows with or trades signals on."""
+        followers = self.worker.followers.values() if self.worker is not None else ()
+        signals = (self.settings.signals[name].account for name in self.signals)
+        return {*self._watched_accounts.values(), *signals, *(follower.settings.account for follower in followers)}
 
     async def _watch(self, name: str) -> None:
         """Reach the master's account, however long it takes, and watch it."""
@@ -279,7 +315,7 @@ class App:
 
     async def _close(self) -> None:
         """Let go of everything: accounts first, then what carries, then what remembers."""
-        for gateway in [*self._shadows.values(), *self.gateways.values()]:
+        for gateway in [*self._ways.values(), *self.gateways.values()]:
             with contextlib.suppress(CopierError):
                 await gateway.close()
         with contextlib.suppress(CopierError):
@@ -309,7 +345,7 @@ class App:
 
     async def read_accounts(self) -> dict[str, Account]:
         """Read every account into `accounts`, and return those that could be read."""
-        names = sorted(self.gateways)
+        names = sorted(self._used())
         answers = await asyncio.gather(*(self.gateways[name].get_account() for name in names), return_exceptions=True)
         _raise_unexpected(answers)
         fresh = {name: account for name, account in zip(names, answers, strict=True) if isinstance(account, Account)}
@@ -337,6 +373,31 @@ class App:
         await self.history.trim(before_ms)
 
 
+class _Hosted:
+    """The worker of this process with the accounts its followers trade, which are reached and let go as they come and leave."""
+
+    def __init__(self, app: App, worker: Worker, ledger: Ledger) -> None:
+        self._app = app
+        self._worker = worker
+        self._ledger = ledger
+
+    @property
+    def followers(self) -> Mapping[str, Follower]:
+        return self._worker.followers
+
+    async def add(self, tokens: Mapping[str, int]) -> None:
+        twins = any(name.endswith(SHADOW) for name in tokens)
+        links = await self._ledger.links() if twins else []
+        for name in tokens:
+            self._app.reach(name, [link for link in links if link.follower == name])
+        await self._worker.add(tokens)
+
+    async def drop(self, names: Collection[str]) -> None:
+        await self._worker.drop(names)
+        for name in names:
+            await self._app.let_go(name)
+
+
 def split_shadow(name: str, copies: Iterable[CopySettings]) -> dict[str, tuple[CopySettings, ...]]:
     """Return a follower's relations by who follows them: itself, and a simulated twin for those in mode `shadow`."""
     copies = tuple(copies)
@@ -346,16 +407,16 @@ def split_shadow(name: str, copies: Iterable[CopySettings]) -> dict[str, tuple[C
 
 
 def _parts(settings: Settings, role: Role) -> tuple[list[str], list[str], str]:
-    """Return the masters, the followers and the worker's name of a role."""
+    """Return the masters of a role, the followers it is pinned to, and its worker's name."""
     match role:
         case Everything(worker=worker):
-            return list(settings.masters), list(settings.followers), worker if settings.followers else ""
+            return list(settings.masters), [], worker if settings.followers else ""
         case Watch(masters=masters):
             _refuse_memory(settings, "watch")
             return _known("master", masters, settings.masters), [], ""
         case Follow(worker=worker, followers=followers):
             _refuse_memory(settings, "follow")
-            return [], _known("follower", followers or tuple(settings.followers), settings.followers), worker
+            return [], _known("follower", followers, settings.followers), worker
         case _ as never:
             assert_never(never)
 

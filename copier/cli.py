@@ -96,15 +96,16 @@ def watch(config: Config, master: Annotated[str, typer.Argument(help="Which mast
 @app.command()
 def follow(
     config: Config,
-    followers: Annotated[list[str] | None, typer.Argument(help="Which followers; none named is all.")] = None,
     *,
-    worker: Annotated[str, typer.Option(help="This worker's name, its own on every machine.")],
+    name: Annotated[str, typer.Option("--name", "--worker", help="This worker's name, its own among all workers.")],
+    only: Annotated[str, typer.Option(metavar="NAMES", help="Pin these followers to this worker, such as `bob,carol`.")] = "",
     as_json: Json = False,
 ) -> None:
-    """Only follow; masters are watched by other processes, over Redis."""
+    """Only follow, sharing the followers with all other workers; masters are watched by other processes, over Redis."""
     from copier.app import Follow
 
-    _run(config, lambda _: Follow(worker, tuple(followers or ())), as_json=as_json)
+    pinned = tuple(filter(None, (each.strip() for each in only.split(","))))
+    _run(config, lambda _: Follow(name, pinned), as_json=as_json)
 
 
 def _run(config: Path, role: "Callable[[Settings], Role]", *, as_json: bool) -> None:

@@ -33,6 +33,16 @@ roles = sa.Table(
     sa.Column("token", sa.BigInteger, nullable=False, comment="grows with every owner; a watcher's is its epoch"),
     sa.Column("owner", sa.String(200), nullable=False, index=True),
 )
+workers = sa.Table(
+    "workers",
+    metadata,
+    sa.Column("owner", sa.String(200), primary_key=True),
+    sa.Column("name", sa.String(200), nullable=False),
+    sa.Column("beat", sa.BigInteger, nullable=False, comment="grows as long as it lives; nobody compares clocks"),
+    sa.Column("lease_ms", sa.BigInteger, nullable=False, comment="how long its followers are its own after a beat"),
+    sa.Column("only", sa.Text, nullable=False, comment="the followers it was pinned to, as JSON; an empty list is any"),
+    sa.Column("at_ms", sa.BigInteger, nullable=False, comment="by its own clock, for people"),
+)
 journal = sa.Table(
     "journal",
     metadata,

@@ -15,6 +15,8 @@ from copier.clock import Clock
 from copier.errors import CopierError
 from copier.gateways.opening import FIRST_PRICES, PaperWorld, name_at, spread_of
 from copier.gateways.paper import PaperGateway
+from copier.link import Link
+from copier.memory import LinkName
 from copier.model import ZERO, Deal, DealEntry, Receipt, Record, Verdict
 from copier.settings import PaperSettings, Settings, parse
 from copier.words import Latency, copied_stamps, hops, mean_slippage, sentence, was_resized
@@ -151,6 +153,8 @@ class Demo:
         self._tell = tell
         self._master = self.paper.servers["Signal-Broker"]
         self._keys: set[str] = set()
+        self._links: dict[str, dict[LinkName, Link]] = {}
+        """What every follower remembered at the end."""
 
     @contextlib.asynccontextmanager
     async def live(self) -> AsyncIterator[None]:
@@ -170,6 +174,8 @@ class Demo:
         await self._until(lambda: self._followers_ready, "the followers did not connect")
         await self._trade()
         await self._until(lambda: self._settled, "")
+        assert self.app.worker is not None
+        self._links = {name: follower.links for name, follower in self.app.worker.followers.items()}
         return self._end()
 
     # The story ------------------------------------------------------------------------------------------------------------
@@ -296,21 +302,18 @@ class Demo:
 
     def _doubled(self, name: str) -> list[str]:
         """Compare the broker's deals with the orders that were meant: each at most once, and none besides."""
-        assert self.app.worker is not None
-        meant = {leg.tag for link in self.app.worker.followers[name].links.values() for leg in link.legs}
+        meant = {leg.tag for link in self._links[name].values() for leg in link.legs}
         seen = Counter(deal.tag for deal in self._deals(name) if deal.position_id and deal.entry is DealEntry.IN)
         return [f"{name}: order {tag or 'without a tag'}" for tag, count in seen.items() if count > 1 or tag not in meant]
 
     def _lost(self, name: str) -> list[str]:
         """Find what is open although the master is flat, and master positions about which nothing was decided."""
-        assert self.app.worker is not None
         settings = self.settings.accounts[name]
         assert isinstance(settings, PaperSettings)
-        followers = self.app.worker.followers
         still_open = self.paper.servers[settings.server].positions(int(settings.login))
         found = [f"{name}: {position.symbol} {position.lots} is still open" for position in still_open]
-        keys = {link.name for follower in followers.values() for link in follower.links.values()}
-        own = followers[name].links
+        keys = {link.name for links in self._links.values() for link in links.values()}
+        own = self._links[name]
         undecided = [key for key in sorted(keys) if key not in own or not (own[key].filled or own[key].reason)]
         return found + [f"{name}: nothing was decided about {key}" for _, key in undecided]
 

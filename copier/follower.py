@@ -16,13 +16,14 @@ from copier.errors import CopierError, Fenced, Rejected, StoreError, Unavailable
 from copier.filters import hours_over
 from copier.gateway import Gateway
 from copier.intake import Intake
+from copier.leases import Term
 from copier.ledger import Ledger, ReceiptKept, Remembered
 from copier.leveller import Leveller
 from copier.link import Leg, LegState, Link, LinkState
 from copier.memory import LinkName, Memory, Relation
 from copier.model import ZERO, MarginMode, MasterPosition, Position, Receipt, Verdict
 from copier.opens import Opens
-from copier.orders import NotDone, Orders
+from copier.orders import ORDER_LIFE_MS, NotDone, Orders
 from copier.policy import Mode
 from copier.reconcile import CloseLeg, LetGo, OpenMore, ReduceLeg, Repair, SetLevels, repairs, with_leg
 from copier.settings import FollowerSettings
@@ -54,6 +55,7 @@ class Follower:
         token: int,
         remembered: Remembered,
         reconcile_s: float = 30.0,
+        term: Term | None = None,
     ) -> None:
         self.name = name
         self.settings = settings
@@ -67,7 +69,7 @@ class Follower:
         """What makes this owner of the account higher than all before it."""
         self.memory = Memory(name, settings, ledger, clock, remembered)
         self.standing = Standing(name, settings, gateway, clock, remembered)
-        self.orders = Orders(name, gateway, clock, token, self.memory.save)
+        self.orders = Orders(name, gateway, clock, token, self.memory.save, term)
         self.leveller = Leveller(self)
         self._opens = Opens(self.memory, self.standing, self.leveller, self.orders, self, token=token, risk=settings.risk)
         self._intake = Intake(self.memory)
@@ -159,7 +161,7 @@ class Follower:
     def _doubt(self) -> None:
         """Take nothing that was on its way for certain, and look at every link again."""
         for link in list(self.memory.links.values()):
-            self.memory.want(_taken_over(link))
+            self.memory.want(_taken_over(link, self.clock.now_ms()))
         self._level_at = 0.0
 
     async def _connect(self) -> None:
@@ -467,8 +469,16 @@ class Follower:
         self.memory.note(link, event, verdict, code, **more)
 
 
-def _taken_over(link: Link) -> Link:
-    """Return a link as a new owner must see it: whatever was on its way may have landed, or may still."""
-    legs = tuple(replace(leg, state=LegState.UNKNOWN) if leg.state is LegState.SENDING else leg for leg in link.legs)
-    cut = replace(link.cut, answered=False) if link.cut is not None else None
+def _taken_over(link: Link, now_ms: int) -> Link:
+    """Return a link as a new owner must see it: whatever was on its way may have landed, or may still.
+
+    The deadline of an order is by its sender's clock, which may differ from ours: it left before now, and lives no longer than
+    any order.
+    """
+    legs = tuple(_on_its_way(leg, now_ms + ORDER_LIFE_MS) if leg.state is LegState.SENDING else leg for leg in link.legs)
+    cut = link.cut and replace(link.cut, answered=False, not_after_ms=max(link.cut.not_after_ms, now_ms))
     return replace(link, legs=legs, cut=cut) if legs != link.legs or cut != link.cut else link
+
+
+def _on_its_way(leg: Leg, until_ms: int) -> Leg:
+    return replace(leg, state=LegState.UNKNOWN, not_after_ms=max(leg.not_after_ms, until_ms))

@@ -1,13 +1,22 @@
-"""Who owns what: roles with a token that grows with every owner, and the journal's check that they are still held."""
+"""Who owns what: roles with a token that grows with every owner, the journal's check that they are still held, and leases.
 
+A worker's lease is one row whose beat grows. No clocks of machines are compared: whoever wants to take over must have seen one
+beat stand still for the whole lease, by its own clock; the holder stops before, by its own.
+"""
+
+import asyncio
+import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
+import msgspec
 import sqlalchemy as sa
 
 from copier import database as db
 from copier.database import Database, upsert
 from copier.errors import Fenced
+from copier.model import Record
 
+WORKER = "worker:"
 FOLLOWER = "follower:"
 """What the role of one follower begins with; a process may lose one of these and go on with the others."""
 _FENCE_LOCK = 0x6D74636F70696573
@@ -19,6 +28,60 @@ class RolesLost(Fenced):
     def __init__(self, message: str, roles: Collection[str]) -> None:
         self.roles = frozenset(roles)
         super().__init__(message)
+
+
+class LeaseLost(Fenced):
+    """Others have taken this worker for dead and may hold its followers: drop them all, then join anew."""
+
+
+class Seat(Record, frozen=True, kw_only=True):
+    """A worker as it stands in the ledger."""
+
+    owner: str
+    name: str
+    beat: int
+    lease_ms: int
+    only: tuple[str, ...]
+    """The followers it was pinned to; none is any."""
+    at_ms: int
+    """Its last beat, by its own clock: for people."""
+
+
+class Holder(Record, frozen=True, kw_only=True):
+    """Who holds a follower; nobody where the owner is empty."""
+
+    owner: str
+    token: int
+
+
+class Sight(Record, frozen=True, kw_only=True):
+    """All workers and who holds which follower, at one moment."""
+
+    seats: dict[str, Seat]
+    """By owner."""
+    holders: dict[str, Holder]
+    """By follower."""
+
+    def holder(self, follower: str) -> Seat | None:
+        """Return the worker that holds a follower, if it is one."""
+        found = self.holders.get(follower)
+        return None if found is None else self.seats.get(found.owner)
+
+
+class Term:
+    """How long this process may still trade, on its own clock that only goes forward; for ever where it has no lease."""
+
+    def __init__(self) -> None:
+        self._ends_s = math.inf
+
+    @property
+    def left_s(self) -> float:
+        """Seconds until it must not trade any more; 0 and less is over."""
+        return self._ends_s - asyncio.get_running_loop().time() if math.isfinite(self._ends_s) else math.inf
+
+    def end_at(self, loop_s: float) -> None:
+        """Last until this moment of the running loop's clock."""
+        self._ends_s = loop_s
 
 
 class Leases:
@@ -71,6 +134,84 @@ class Leases:
 
         await self._database.run(work)
 
+    async def join(self, name: str, *, lease_ms: int, only: Sequence[str], at_ms: int) -> None:
+        """Begin as the worker of this name, holding no follower yet; whoever had the name before holds nothing any more."""
+
+        def work(connection: sa.Connection) -> None:
+            lock(connection, "pg_advisory_xact_lock", _FENCE_LOCK)
+            role = f"{WORKER}{name}"
+            before = connection.execute(sa.select(db.roles).where(db.roles.c.role == role)).one_or_none()
+            for owner in {self.owner} if before is None else {self.owner, before.owner}:
+                connection.execute(sa.update(db.roles).where(db.roles.c.owner == owner).values(owner=""))
+            connection.execute(sa.delete(db.workers).where((db.workers.c.name == name) | (db.workers.c.owner == self.owner)))
+            token = 1 if before is None else before.token + 1
+            upsert(connection, db.roles, [{"role": role, "token": token, "owner": self.owner}])
+            pins = msgspec.json.encode(sorted(only)).decode()
+            row = {"owner": self.owner, "name": name, "beat": 1, "lease_ms": lease_ms, "only": pins, "at_ms": at_ms}
+            connection.execute(sa.insert(db.workers).values(row))
+            self._held, self._replaced = {role: token}, False
+
+        await self._database.run(work)
+
+    async def renew(self, name: str, at_ms: int) -> None:
+        """Let the worker's beat grow. Raise `LeaseLost` where others took it for dead, `Fenced` where its name is another's."""
+
+        def work(connection: sa.Connection) -> None:
+            mine = db.workers.c.owner == self.owner
+            grown = connection.execute(sa.update(db.workers).where(mine).values(beat=db.workers.c.beat + 1, at_ms=at_ms))
+            owner = connection.scalar(sa.select(db.roles.c.owner).where(db.roles.c.role == f"{WORKER}{name}"))
+            if owner != self.owner:
+                raise Fenced(f"worker {name}: another owner has taken over its name: every worker needs one of its own")
+            if not grown.rowcount:
+                raise LeaseLost(f"worker {name}: it was silent for its whole lease, and others have taken its followers")
+
+        await self._database.run(work)
+
+    async def look(self) -> Sight:
+        """Return who is there and who holds what. Raise `StoreError`."""
+
+        def work(connection: sa.Connection) -> Sight:
+            roles = connection.execute(sa.select(db.roles).where(db.roles.c.role.startswith(FOLLOWER, autoescape=True)))
+            holders = {row.role.removeprefix(FOLLOWER): Holder(owner=row.owner, token=row.token) for row in roles}
+            rows = connection.execute(sa.select(db.workers).order_by(db.workers.c.name)).mappings()
+            return Sight(seats={row["owner"]: _seat(row) for row in rows}, holders=holders)
+
+        return await self._database.run(work)
+
+    async def claim(self, wanted: Mapping[str, Holder | None], silent: Collection[Seat]) -> dict[str, int]:
+        """Take those of these followers that nobody holds, or whoever was seen holding them; return their new tokens.
+
+        `silent` are workers whose beat has stood still for their whole lease: unless it has grown meanwhile, they hold nothing
+        any more, and learn it when they wake. Raise `StoreError`.
+        """
+
+        def work(connection: sa.Connection) -> dict[str, int]:
+            lock(connection, "pg_advisory_xact_lock", _FENCE_LOCK)
+            if connection.scalar(sa.select(db.workers.c.beat).where(db.workers.c.owner == self.owner)) is None:
+                raise LeaseLost(f"{self.owner} was silent for its whole lease, and others have taken its followers")
+            for seat in silent:
+                same = (db.workers.c.owner == seat.owner) & (db.workers.c.beat == seat.beat)
+                if connection.execute(sa.delete(db.workers).where(same)).rowcount:
+                    theirs = (db.roles.c.owner == seat.owner) & db.roles.c.role.startswith(FOLLOWER, autoescape=True)
+                    connection.execute(sa.update(db.roles).where(theirs).values(owner=""))
+            known: dict[str, Holder] = {}
+            for chunk in chunks([f"{FOLLOWER}{name}" for name in wanted]):
+                for row in connection.execute(sa.select(db.roles).where(db.roles.c.role.in_(chunk))):
+                    known[row.role.removeprefix(FOLLOWER)] = Holder(owner=row.owner, token=row.token)
+            free = [name for name, seen in wanted.items() if name not in known or not known[name].owner or known[name] == seen]
+            tokens = {name: known[name].token + 1 if name in known else 1 for name in free}
+            rows = [{"role": f"{FOLLOWER}{name}", "token": token, "owner": self.owner} for name, token in tokens.items()]
+            upsert(connection, db.roles, rows)
+            self._held |= {f"{FOLLOWER}{name}": token for name, token in tokens.items()}
+            return tokens
+
+        return await self._database.run(work)
+
+    async def leave(self) -> None:
+        """Give everything up and be no worker any more. Raise `StoreError`."""
+        await self.release(list(self._held))
+        await self._database.run(lambda on: on.execute(sa.delete(db.workers).where(db.workers.c.owner == self.owner)))
+
     def expect(self, connection: sa.Connection, needed: Iterable[str]) -> None:
         """Raise `RolesLost` where one of these roles is not held any more, `Fenced` where the whole process was replaced.
 
@@ -89,6 +230,11 @@ class Leases:
         lost = sorted(set(needed) - self._held.keys())
         if lost:
             raise RolesLost(f"{self.owner} no longer holds {', '.join(lost[:3])}: another owner has taken over", lost)
+
+
+def _seat(row: sa.RowMapping) -> Seat:
+    only = msgspec.json.decode(row["only"], type=tuple[str, ...])
+    return Seat(**{**row, "only": only})
 
 
 def lock(connection: sa.Connection, how: str, what: int) -> None:

@@ -11,8 +11,9 @@ from decimal import Decimal
 import msgspec
 
 from copier.clock import Clock
-from copier.errors import InvalidRequest, OutcomeUnknown, Reason, Rejected, Unavailable
+from copier.errors import InvalidRequest, OutcomeUnknown, Reason, Rejected, StoreError, Unavailable
 from copier.gateway import Gateway
+from copier.leases import Term
 from copier.link import Cut, Leg, LegState, Link
 from copier.model import ZERO, CloseRequest, ModifyRequest, Permit, Position, TradeRequest, TradeResult
 from copier.reconcile import with_leg
@@ -60,15 +61,24 @@ class NotDone(Exception):
 class Orders:
     """Sends one follower's orders, one at a time."""
 
-    def __init__(self, name: str, gateway: Gateway, clock: Clock, token: int, save: Save) -> None:
+    def __init__(self, name: str, gateway: Gateway, clock: Clock, token: int, save: Save, term: Term | None = None) -> None:
+        """`term` is how long we may trade at all: no order leaves after it, and none is executed later than it."""
         self._name = name
         self._gateway = gateway
         self._clock = clock
         self._token = token
         self._save = save
+        self._term = term or Term()
 
     def _permit(self) -> Permit:
-        return Permit(token=self._token, not_after_ms=self._clock.now_ms() + ORDER_LIFE_MS)
+        self._expect_term()
+        life_ms = min(ORDER_LIFE_MS, self._term.left_s * 1000)
+        return Permit(token=self._token, not_after_ms=self._clock.now_ms() + round(life_ms))
+
+    def _expect_term(self) -> None:
+        """Raise `StoreError` where the lease is over: then nothing leaves, whatever is journaled."""
+        if self._term.left_s <= 0:
+            raise StoreError(f"{self._name}: the worker's lease was not renewed in time, so nothing is sent")
 
     async def open_leg(self, link: Link, leg: Leg, request: TradeRequest) -> tuple[Link, TradeResult | None]:
         """Send an opening order; return the link with what became of it, None as result where that is unknown.
@@ -102,6 +112,7 @@ class Orders:
         leg = replace(leg, sent_ms=self._clock.now_ms(), not_after_ms=permit.not_after_ms, attempts=leg.attempts + 1)
         link = with_leg(link, leg)
         await self._save(link)
+        self._expect_term()
         log.info("%s: %s %s %s lots as %s", self._name, request.action, request.symbol, request.lots, leg.tag)
         try:
             result = await self._gateway.execute_trade(request, permit)
@@ -149,6 +160,7 @@ class Orders:
         )
         link = replace(link, cut=cut)
         await self._save(link)
+        self._expect_term()
         log.info("%s: ticket %s down to %s lots", self._name, cut.ticket, cut.lots_after)
         try:
             if against:

@@ -428,6 +428,13 @@ class ScheduleSettings(Policy):
     """How long receipts and equity are kept, in days."""
 
 
+class WorkerSettings(Policy):
+    """How several workers share the followers."""
+
+    lease_s: Annotated[Positive, Field(ge=1, le=300)] = Decimal(10)
+    """A worker that is silent for so long loses its followers to the others, in seconds; the same for every process."""
+
+
 class StreamSettings(Policy):
     """How changes travel over Redis."""
 
@@ -539,6 +546,8 @@ class Settings(Policy, BaseSettings):
     """Folders where strategies drop signal files, by a name of your own."""
     schedule: ScheduleSettings = ScheduleSettings()
     """How often what is not a copy happens."""
+    worker: WorkerSettings = WorkerSettings()
+    """How several workers share the followers."""
     stream: StreamSettings = StreamSettings()
     """How changes travel over Redis."""
     watchdogs: WatchdogSettings = WatchdogSettings()

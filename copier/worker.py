@@ -13,6 +13,7 @@ from copier.clock import Clock
 from copier.errors import Fenced, StoreError
 from copier.follower import Follower
 from copier.gateway import Gateway
+from copier.leases import Term
 from copier.ledger import Ledger
 from copier.settings import FollowerSettings
 from copier.stream import Entry, EntryId, Stream
@@ -40,7 +41,9 @@ class Worker:
         *,
         reconcile_s: float = 30.0,
         block_ms: int = 1_000,
+        term: Term | None = None,
     ) -> None:
+        """`gateways` are looked up when a follower comes; `term` is how long this process may trade at all."""
         self.name = name
         self.followers: dict[str, Follower] = {}
         self.error = ""
@@ -56,6 +59,7 @@ class Worker:
         self._clock = clock
         self._reconcile_s = reconcile_s
         self._block_ms = block_ms
+        self._term = term or Term()
         self._after: dict[str, EntryId] = {}
         self._tasks: asyncio.TaskGroup | None = None
         self._reader: asyncio.Task[None] | None = None
@@ -96,6 +100,7 @@ class Worker:
                 token=token,
                 remembered=remembered,
                 reconcile_s=self._reconcile_s,
+                term=self._term,
             )
             follower.standing.set_controls(controls)
             self.followers[name] = follower
@@ -145,8 +150,10 @@ class Worker:
         """Read on from where the slowest follower stands by now; what the others have is dropped by them."""
         if self._reader is not None:
             self._reader.cancel()
+            self._reader = None
         assert self._tasks is not None
-        self._reader = self._tasks.create_task(self._read(), name=f"reader of {self.name}")
+        if self.followers:
+            self._reader = self._tasks.create_task(self._read(), name=f"reader of {self.name}")
 
     async def _read(self) -> None:
         """Read every master's stream from where the slowest of its followers stands, and hand out what comes."""

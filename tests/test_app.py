@@ -166,16 +166,29 @@ def test_a_master_that_cannot_be_reached_is_tried_until_it_can() -> None:
     run_virtual(main())
 
 
-def test_it_ends_when_another_owner_takes_over() -> None:
+def test_a_follower_that_another_owner_takes_is_left_alone_and_followed_again_when_it_is_given_up() -> None:
+    async def tell(app: App) -> None:
+        other = Ledger(app.database, app.clock, "other")
+        await other.take(["follower:f"])
+        app.paper.servers["A"].buy(1, "EURUSD", "0.30")
+        await asyncio.sleep(5)
+        assert positions(app, "B", 2) == ()
+        await other.leases.release(["follower:f"])
+        app.paper.servers["A"].buy(1, "EURUSD", "0.20")
+        await asyncio.sleep(5)
+        assert [p.lots for p in positions(app, "B", 2)] == [D("0.30"), D("0.20")]
+
+    live(two(), tell)
+
+
+def test_it_ends_when_another_takes_its_name() -> None:
     async def main() -> None:
         async with App(two(), LoopClock(EPOCH_MS)) as app:
             task = asyncio.create_task(app.run())
             await asyncio.sleep(3)
-            await Ledger(app.database, app.clock, "other").take(["follower:f"])
-            app.paper.servers["A"].buy(1, "EURUSD", "0.30")
-            with pytest.raises(Fenced):
+            await Ledger(app.database, app.clock, "other").take(["worker:main"])
+            with pytest.raises(Fenced, match="every worker needs one of its own"):
                 await task
-            assert positions(app, "B", 2) == ()
 
     run_virtual(main())
 

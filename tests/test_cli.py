@@ -397,7 +397,7 @@ def test_run_tells_what_it_does_and_ends_well_when_asked_to(config: Path) -> Non
 
 
 def test_a_part_of_the_engine_is_refused_in_memory(config: Path) -> None:
-    for arguments in (("watch", config, "m"), ("follow", config, "--worker", "w")):
+    for arguments in (("watch", config, "m"), ("follow", config, "--name", "w")):
         result = run(*arguments)
         assert isinstance(result.exception, SettingsError)
         assert "lives inside one process" in str(result.exception)
