@@ -79,6 +79,8 @@ CHANGED = "changed"
 """The push that says positions or orders may have changed."""
 SYMBOLS_PER_FRAME = 2_000
 """A far end lists at most so many symbols in one answer; after a full answer the rest is asked for."""
+DEALS_PER_FRAME = 2_000
+"""The same for deals."""
 
 
 class NoParams(Record, frozen=True, kw_only=True):
@@ -104,10 +106,11 @@ class QuoteParams(Record, frozen=True, kw_only=True):
 
 
 class DealsParams(Record, frozen=True, kw_only=True):
-    """`get_deals`: since a moment of the server's clock, or of one position."""
+    """`get_deals`: since a moment of the server's clock, or of one position; from this place of the list on."""
 
     since: datetime
     position_id: int | None = None
+    start: int = 0
 
 
 class BarsParams(Record, frozen=True, kw_only=True):

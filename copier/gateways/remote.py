@@ -34,6 +34,7 @@ from copier.model import (
 )
 from copier.wire import (
     CHANGED,
+    DEALS_PER_FRAME,
     OPEN,
     PROTOCOL_VERSION,
     SYMBOLS_PER_FRAME,
@@ -68,6 +69,7 @@ LIFE_GOOD_S = 60.0
 """A link that lived this long was a good one: the next pause is short again."""
 LATE_KEPT = 100
 SYMBOLS_MAX = 200_000
+DEALS_MAX = 1_000_000
 
 
 class RemoteGateway:
@@ -183,8 +185,13 @@ class RemoteGateway:
 
     async def get_deals(self, since: datetime, position_id: int | None = None) -> tuple[Deal, ...]:
         """Return deals from `since` (server clock) on, oldest first, or all of one position; raise `Unavailable`."""
-        deals: tuple[Deal, ...] = await self._call(Op.GET_DEALS, DealsParams(since=since, position_id=position_id))
-        return deals
+        deals: list[Deal] = []
+        while len(deals) < DEALS_MAX:
+            part = await self._call(Op.GET_DEALS, DealsParams(since=since, position_id=position_id, start=len(deals)))
+            deals += part
+            if len(part) < DEALS_PER_FRAME:
+                return tuple(deals)
+        raise Unavailable(f"the far end lists more than {DEALS_MAX} deals since {since}", account=self.account)
 
     async def get_symbols(self) -> tuple[SymbolSpec, ...]:
         """Return the rules of every symbol; raise `Unavailable`."""

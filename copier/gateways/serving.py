@@ -11,6 +11,7 @@ from copier.gateway import check_close, check_modify, check_trade
 from copier.model import CloseRequest, ModifyRequest, Permit, TradeRequest
 from copier.wire import (
     CHANGED,
+    DEALS_PER_FRAME,
     FRAME_BYTES_MAX,
     OPEN,
     PROTOCOL_VERSION,
@@ -212,6 +213,8 @@ class FarEnd:
     def _success(self, call: int, op: Op, params: Params, result: Any) -> bytes:
         if isinstance(params, SymbolsParams):
             result = result[params.start : params.start + SYMBOLS_PER_FRAME]
+        elif isinstance(params, DealsParams):
+            result = result[params.start : params.start + DEALS_PER_FRAME]
         frame = encode_result(call, result)
         if len(frame) <= FRAME_BYTES_MAX:
             return frame

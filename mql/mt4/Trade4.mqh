@@ -8,6 +8,7 @@
 
 #define PLATFORM "mt4"
 #define COMMENT_MAX 27
+#define CONTEXT_MS 1000
 #define LISTED_MS 2000
 #define CHAIN_MAX 1000
 
@@ -217,8 +218,8 @@ bool ReadPositions(const string account, const string symbol, string &data, Fail
       if(!IsMarketOrder() || (StringLen(symbol) > 0 && OrderSymbol() != symbol))
          continue;
       if(count > 0)
-         list = list + ",";
-      list = list + PositionJson();
+         list += ",";
+      list += PositionJson();
       profit += OrderProfit();
       count++;
      }
@@ -294,8 +295,8 @@ bool ReadSymbols(const string account, const int start, const int most, string &
    for(int i = start; i < total && i < start + most; i++)
      {
       if(i > start)
-         list = list + ",";
-      list = list + SpecJson(SymbolName(i, false), 0.0);
+         list += ",";
+      list += SpecJson(SymbolName(i, false), 0.0);
      }
    data = "[" + list + "]";
    return(CheckAccount(account, failure));
@@ -403,7 +404,7 @@ void AddDealsOf(string &moments[], string &deals[], const long since_s, const lo
   }
 
 // MetaTrader 4 shows only the history its Account History tab is set to; the whole of it must be shown there.
-bool ReadDeals(const string account, const long since_s, const long position_id, string &data, Failure &failure)
+bool ReadDeals(const string account, const long since_s, const long position_id, const int start, const int most, string &data, Failure &failure)
   {
    bool connected = TerminalConnected();
    string moments[];
@@ -427,12 +428,68 @@ bool ReadDeals(const string account, const long since_s, const long position_id,
    if(!connected || !TerminalConnected())
       return(FailUnavailable(failure, "the history of a terminal without its server may be incomplete"));
    string list = "";
-   for(int i = 0; i < ArraySize(deals); i++)
+   int end = (int)MathMin(ArraySize(deals), start + most);
+   for(int i = start; i < end; i++)
      {
-      if(i > 0)
-         list = list + ",";
-      list = list + deals[i];
+      if(i > start)
+         list += ",";
+      list += deals[i];
      }
+   data = "[" + list + "]";
+   return(CheckAccount(account, failure));
+  }
+
+string PendingTypeText(const int type)
+  {
+   if(type == OP_BUYLIMIT)
+      return("buy_limit");
+   if(type == OP_SELLLIMIT)
+      return("sell_limit");
+   if(type == OP_BUYSTOP)
+      return("buy_stop");
+   if(type == OP_SELLSTOP)
+      return("sell_stop");
+   return("");
+  }
+
+// The selected order that waits for its price.
+string PendingJson(const string type)
+  {
+   string data = "";
+   PutWhole(data, "ticket", OrderTicket());
+   PutText(data, "symbol", OrderSymbol());
+   PutText(data, "type", type);
+   PutNumber(data, "lots", OrderLots());
+   PutNumber(data, "price", OrderOpenPrice());
+   PutNumber(data, "stopLoss", OrderStopLoss());
+   PutNumber(data, "takeProfit", OrderTakeProfit());
+   PutText(data, "openTime", MomentText((long)OrderOpenTime() * 1000));
+   if(OrderExpiration() != 0)
+      PutText(data, "expiration", MomentText((long)OrderExpiration() * 1000));
+   PutWhole(data, "magic", OrderMagicNumber());
+   PutText(data, "comment", OrderComment());
+   PutText(data, "tag", TagIn(OrderComment()));
+   return(Closed(data));
+  }
+
+bool ReadPendingOrders(const string account, const string symbol, string &data, Failure &failure)
+  {
+   bool connected = TerminalConnected();
+   string list = "";
+   int total = OrdersTotal();
+   for(int i = 0; i < total; i++)
+     {
+      if(!OrderSelect(i, SELECT_BY_POS, MODE_TRADES))
+         return(FailUnavailable(failure, "the terminal does not show all of its orders"));
+      string type = PendingTypeText(OrderType());
+      if(StringLen(type) == 0 || (StringLen(symbol) > 0 && OrderSymbol() != symbol))
+         continue;
+      if(StringLen(list) > 0)
+         list += ",";
+      list += PendingJson(type);
+     }
+   if(!connected || !TerminalConnected())
+      return(FailUnavailable(failure, "the orders of a terminal without its server may be old"));
    data = "[" + list + "]";
    return(CheckAccount(account, failure));
   }
@@ -444,13 +501,34 @@ string Fingerprint(void)
      {
       if(!OrderSelect(i, SELECT_BY_POS, MODE_TRADES))
          return("");
-      mark = mark + "|" + IntegerToString(OrderTicket()) + "," + IntegerToString(OrderType()) + "," + NumberText(OrderLots());
-      mark = mark + "," + NumberText(OrderStopLoss()) + "," + NumberText(OrderTakeProfit()) + "," + OrderComment();
+      mark += "|" + IntegerToString(OrderTicket()) + "," + IntegerToString(OrderType()) + "," + NumberText(OrderLots());
+      mark += "," + NumberText(OrderStopLoss()) + "," + NumberText(OrderTakeProfit()) + "," + OrderComment();
      }
    return(mark);
   }
 
 // The three trading operations -------------------------------------------------------------------------------------------
+
+// Only one program of a MetaTrader 4 terminal may trade at a time: waits a moment for the others.
+bool CheckContext(Failure &failure)
+  {
+   long give_up = RunMs() + CONTEXT_MS;
+   while(IsTradeContextBusy())
+     {
+      if(RunMs() >= give_up || IsStopped())
+         return(FailError(146, failure));
+      Sleep(10);
+     }
+   return(true);
+  }
+
+// MQL4 keeps magic numbers in 32 bits: another one would come back as something else.
+bool CheckMagic(const long magic, Failure &failure)
+  {
+   if((long)((int)magic) == magic)
+      return(true);
+   return(FailInvalid(failure, "MetaTrader 4 keeps magic numbers in 32 bits, and " + WholeText(magic) + " does not fit"));
+  }
 
 bool HasOpenedBare(const string symbol)
   {
@@ -463,7 +541,7 @@ bool HasOpenedBare(const string symbol)
 // Sends one opening order; its ticket, or 0 with the failure.
 int SendOpening(const string account, const OpenOrder &order, const double price, const double stop, const double target, const long not_after_ms, Failure &failure)
   {
-   if(!CheckAccount(account, failure) || !CheckInTime(not_after_ms, failure))
+   if(!CheckMagic(order.magic, failure) || !CheckAccount(account, failure) || !CheckContext(failure) || !CheckInTime(not_after_ms, failure))
       return(0);
    int command = OP_SELL;
    if(order.buy)
@@ -493,7 +571,7 @@ bool WaitListed(const int ticket)
 
 bool SendLevels(const string account, const Held &held, const double stop, const double target, const long not_after_ms, Failure &failure)
   {
-   if(!CheckAccount(account, failure) || !CheckInTime(not_after_ms, failure))
+   if(!CheckAccount(account, failure) || !CheckContext(failure) || !CheckInTime(not_after_ms, failure))
       return(false);
    int digits = (int)MarketInfo(held.symbol, MODE_DIGITS);
    ResetLastError();
@@ -597,7 +675,7 @@ int FindRest(const Held &held)
 bool ClosePiece(const string account, const Held &held, const double piece, const int slippage, const long not_after_ms, double &closed, double &price, int &rest, Failure &failure)
   {
    MqlTick tick;
-   if(!ReadTick(held.symbol, tick, failure) || !CheckAccount(account, failure) || !CheckInTime(not_after_ms, failure))
+   if(!CheckContext(failure) || !ReadTick(held.symbol, tick, failure) || !CheckAccount(account, failure) || !CheckInTime(not_after_ms, failure))
       return(false);
    double asked = tick.ask;
    if(held.buy)

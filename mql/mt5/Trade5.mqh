@@ -178,8 +178,8 @@ bool ReadPositions(const string account, const string symbol, string &data, Fail
       if(StringLen(symbol) > 0 && PositionGetString(POSITION_SYMBOL) != symbol)
          continue;
       if(count > 0)
-         list = list + ",";
-      list = list + PositionJson();
+         list += ",";
+      list += PositionJson();
       profit += PositionGetDouble(POSITION_PROFIT);
       count++;
      }
@@ -204,9 +204,9 @@ string FillingsJson(const long execution, const long mask)
    if((mask & SYMBOL_FILLING_FOK) != 0)
       list = "\"fok\",";
    if((mask & SYMBOL_FILLING_IOC) != 0)
-      list = list + "\"ioc\",";
+      list += "\"ioc\",";
    if(execution == (long)SYMBOL_TRADE_EXECUTION_EXCHANGE)
-      list = list + "\"return\",";
+      list += "\"return\",";
    int length = StringLen(list);
    if(length > 0)
       list = StringSubstr(list, 0, length - 1);
@@ -287,8 +287,8 @@ bool ReadSymbols(const string account, const int start, const int most, string &
    for(int i = start; i < total && i < start + most; i++)
      {
       if(i > start)
-         list = list + ",";
-      list = list + SpecJson(SymbolName(i, false), 0.0);
+         list += ",";
+      list += SpecJson(SymbolName(i, false), 0.0);
      }
    data = "[" + list + "]";
    return(CheckAccount(account, failure));
@@ -357,7 +357,7 @@ string DealJson(const ulong deal)
    return(Closed(data));
   }
 
-bool ReadDeals(const string account, const long since_s, const long position_id, string &data, Failure &failure)
+bool ReadDeals(const string account, const long since_s, const long position_id, const int start, const int most, string &data, Failure &failure)
   {
    bool connected = TerminalConnected();
    bool read;
@@ -368,18 +368,80 @@ bool ReadDeals(const string account, const long since_s, const long position_id,
    if(!read)
       return(FailUnavailable(failure, "the terminal does not show its history"));
    string list = "";
-   int total = HistoryDealsTotal();
-   for(int i = 0; i < total; i++)
+   int end = (int)MathMin(HistoryDealsTotal(), start + most);
+   for(int i = start; i < end; i++)
      {
       ulong deal = HistoryDealGetTicket(i);
       if(deal == 0)
          return(FailUnavailable(failure, "the terminal does not show all of its history"));
-      if(i > 0)
-         list = list + ",";
-      list = list + DealJson(deal);
+      if(i > start)
+         list += ",";
+      list += DealJson(deal);
      }
    if(!connected || !TerminalConnected())
       return(FailUnavailable(failure, "the history of a terminal without its server may be incomplete"));
+   data = "[" + list + "]";
+   return(CheckAccount(account, failure));
+  }
+
+string PendingTypeText(const long type)
+  {
+   if(type == (long)ORDER_TYPE_BUY_LIMIT)
+      return("buy_limit");
+   if(type == (long)ORDER_TYPE_SELL_LIMIT)
+      return("sell_limit");
+   if(type == (long)ORDER_TYPE_BUY_STOP)
+      return("buy_stop");
+   if(type == (long)ORDER_TYPE_SELL_STOP)
+      return("sell_stop");
+   if(type == (long)ORDER_TYPE_BUY_STOP_LIMIT)
+      return("buy_stop_limit");
+   if(type == (long)ORDER_TYPE_SELL_STOP_LIMIT)
+      return("sell_stop_limit");
+   return("");
+  }
+
+// The order that was selected by OrderGetTicket.
+string PendingJson(const ulong ticket, const string type)
+  {
+   string data = "";
+   PutWhole(data, "ticket", (long)ticket);
+   PutText(data, "symbol", OrderGetString(ORDER_SYMBOL));
+   PutText(data, "type", type);
+   PutNumber(data, "lots", OrderGetDouble(ORDER_VOLUME_CURRENT));
+   PutNumber(data, "price", OrderGetDouble(ORDER_PRICE_OPEN));
+   PutNumber(data, "limitPrice", OrderGetDouble(ORDER_PRICE_STOPLIMIT));
+   PutNumber(data, "stopLoss", OrderGetDouble(ORDER_SL));
+   PutNumber(data, "takeProfit", OrderGetDouble(ORDER_TP));
+   PutText(data, "openTime", MomentText(OrderGetInteger(ORDER_TIME_SETUP) * 1000));
+   if(OrderGetInteger(ORDER_TIME_EXPIRATION) != 0)
+      PutText(data, "expiration", MomentText(OrderGetInteger(ORDER_TIME_EXPIRATION) * 1000));
+   PutWhole(data, "magic", OrderGetInteger(ORDER_MAGIC));
+   PutText(data, "comment", OrderGetString(ORDER_COMMENT));
+   PutText(data, "tag", TagIn(OrderGetString(ORDER_COMMENT)));
+   return(Closed(data));
+  }
+
+// Orders at market that are on their way stand in the same list and are left out.
+bool ReadPendingOrders(const string account, const string symbol, string &data, Failure &failure)
+  {
+   bool connected = TerminalConnected();
+   string list = "";
+   int total = OrdersTotal();
+   for(int i = 0; i < total; i++)
+     {
+      ulong ticket = OrderGetTicket(i);
+      if(ticket == 0)
+         return(FailUnavailable(failure, "the terminal does not show all of its orders"));
+      string type = PendingTypeText(OrderGetInteger(ORDER_TYPE));
+      if(StringLen(type) == 0 || (StringLen(symbol) > 0 && OrderGetString(ORDER_SYMBOL) != symbol))
+         continue;
+      if(StringLen(list) > 0)
+         list += ",";
+      list += PendingJson(ticket, type);
+     }
+   if(!connected || !TerminalConnected())
+      return(FailUnavailable(failure, "the orders of a terminal without its server may be old"));
    data = "[" + list + "]";
    return(CheckAccount(account, failure));
   }
@@ -395,8 +457,8 @@ string Fingerprint(void)
          return("");
       Held held;
       TakeHeld(held);
-      mark = mark + "|" + WholeText(held.ticket) + "," + SideText(held.buy) + "," + NumberText(held.lots);
-      mark = mark + "," + NumberText(held.stop) + "," + NumberText(held.target) + "," + held.comment;
+      mark += "|" + WholeText(held.ticket) + "," + SideText(held.buy) + "," + NumberText(held.lots);
+      mark += "," + NumberText(held.stop) + "," + NumberText(held.target) + "," + held.comment;
      }
    return(mark + "|" + IntegerToString(OrdersTotal()));
   }

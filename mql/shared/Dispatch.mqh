@@ -5,9 +5,12 @@
 #define COPIER_DISPATCH_MQH
 
 #include "Memory.mqh"
+#include "TradeLog.mqh"
 
 #define PROTOCOL_VERSION 1
 #define SYMBOLS_PER_FRAME 2000
+#define DEALS_PER_FRAME 2000
+#define BARS_MAX 10000
 #define PROGRAM "CopierBridge 1.0"
 
 // What the trader allows this Expert Advisor, whatever the frames say; 0 lots and no symbols are no limit.
@@ -72,13 +75,17 @@ private:
    string            m_account;
    Limits            m_limits;
    Memory            m_memory;
+   TradeLog          m_log;
+   string            m_last;
+   string            m_error;
 
    string            HelloJson(void) const
      {
       string data = "";
       PutText(data, "account", m_account);
       string offers = "\"get_account\",\"get_positions\",\"get_quote\",\"execute_trade\",\"close_position\",\"modify_position\"";
-      Put(data, "offers", "[" + offers + ",\"get_deals\",\"get_symbols\",\"changed\"]");
+      offers = offers + ",\"get_deals\",\"get_symbols\",\"get_pending_orders\",\"get_bars\"";
+      Put(data, "offers", "[" + offers + ",\"changed\"]");
       PutWhole(data, "protocol", PROTOCOL_VERSION);
       PutText(data, "program", PROGRAM + " on " + PLATFORM + " build " + IntegerToString(TerminalInfoInteger(TERMINAL_BUILD)));
       return(Closed(data));
@@ -191,9 +198,16 @@ private:
       if(op == "get_quote")
          return(ReadQuote(m_account, frame.Text("params.symbol"), data, failure));
       if(op == "get_deals")
-         return(ReadDeals(m_account, SecondsOf(frame.Text("params.since")), frame.Whole("params.positionId"), data, failure));
+        {
+         int start = (int)MathMax((int)frame.Whole("params.start"), 0);
+         return(ReadDeals(m_account, SecondsOf(frame.Text("params.since")), frame.Whole("params.positionId"), start, DEALS_PER_FRAME, data, failure));
+        }
       if(op == "get_symbols")
          return(ReadSymbols(m_account, (int)frame.Whole("params.start"), SYMBOLS_PER_FRAME, data, failure));
+      if(op == "get_pending_orders")
+         return(ReadPendingOrders(m_account, frame.Text("params.symbol"), data, failure));
+      if(op == "get_bars")
+         return(BarsJson(frame.Text("params.symbol"), frame.Text("params.timeframe"), frame.Whole("params.count"), BARS_MAX, data, failure) && CheckAccount(m_account, failure));
       return(FailInvalid(failure, "There is no operation '" + op + "'"));
      }
 
@@ -204,16 +218,53 @@ private:
       return(FailureFrame(id, m_account, failure));
      }
 
+   // Keeps what the chart shows, and a line of the trade log.
+   void              Note(const string op, const JsonReader &frame, const bool traded, const Failure &failure)
+     {
+      string object = frame.Text("params.symbol");
+      if(StringLen(object) == 0)
+         object = "#" + WholeText(frame.Whole("params.ticket"));
+      string ended = "done";
+      if(!traded)
+         ended = failure.outcome + ": " + failure.message;
+      m_last = op + " " + object + " " + frame.Text("params.action") + " " + NumberText(frame.Number("params.lots")) + ": " + ended;
+      if(!traded)
+         m_error = m_last;
+      TradeLine line;
+      line.op = op;
+      line.symbol = frame.Text("params.symbol");
+      line.action = frame.Text("params.action");
+      line.ticket = frame.Whole("params.ticket");
+      line.lots = frame.Number("params.lots");
+      line.command = frame.Text("command");
+      line.outcome = "done";
+      line.message = "";
+      if(!traded)
+        {
+         line.outcome = failure.outcome;
+         line.message = failure.message;
+        }
+      if(!m_log.Write(line))
+         m_error = "the trade log cannot be written";
+     }
+
 public:
-   void              Begin(const string account, const double lots_max, const string symbols)
+   void              Begin(const string account, const double lots_max, const string symbols, const int log_format)
      {
       m_account = account;
+      m_last = "";
+      m_error = "";
+      m_log.Begin(MEMORY_FOLDER + "\\" + FileNameOf(account), log_format);
       m_limits.lots_max = lots_max;
       m_limits.symbols = symbols;
       m_memory.Recall(account);
      }
 
    string            Account(void) const { return(m_account); }
+
+   // The last trading command and how it ended, and the last one that failed; empty where there was none.
+   string            LastCommand(void) const { return(m_last); }
+   string            LastError(void) const { return(m_error); }
 
    // Answers one frame; empty where it is none that wants an answer.
    string            Answer(const string text)
@@ -263,6 +314,7 @@ public:
       bool traded = Trade(op, frame, data, failure);
       answer = Done(id, traded, data, failure);
       m_memory.Remember(command, answer);
+      Note(op, frame, traded, failure);
       return(answer);
      }
   };

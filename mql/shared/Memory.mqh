@@ -50,6 +50,17 @@ bool WriteShared(const string name, const string text)
    return(FileMove(working, FILE_COMMON, name, FILE_COMMON | FILE_REWRITE));
   }
 
+// How large a file of the folder all terminals share is; 0 where there is none.
+long SharedSize(const string name)
+  {
+   int file = FileOpen(name, FILE_READ | FILE_BIN | FILE_COMMON | FILE_SHARE_READ | FILE_SHARE_WRITE);
+   if(file == INVALID_HANDLE)
+      return(0);
+   long size = (long)FileSize(file);
+   FileClose(file);
+   return(size);
+  }
+
 bool AppendShared(const string name, const string text)
   {
    uchar bytes[];
@@ -118,7 +129,7 @@ private:
      {
       string text = "";
       for(int i = 0; i < ArraySize(m_commands); i++)
-         text = text + Line(m_commands[i], m_answers[i]);
+         text += Line(m_commands[i], m_answers[i]);
       m_lines = ArraySize(m_commands);
       return(WriteShared(m_folder + "\\commands.log", text));
      }

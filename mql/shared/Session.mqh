@@ -222,9 +222,9 @@ private:
      }
 
 public:
-   void              Start(const string account, const string secret, const double lots_max, const string symbols, const int retry_ms, const int watch_ms)
+   void              Start(const string account, const string secret, const double lots_max, const string symbols, const int log_format, const int retry_ms, const int watch_ms)
      {
-      m_dispatcher.Begin(account, lots_max, symbols);
+      m_dispatcher.Begin(account, lots_max, symbols, log_format);
       m_secret = secret;
       m_state = SESSION_CLOSED;
       m_retry_ms = (int)MathMax(retry_ms, 10);
@@ -240,7 +240,26 @@ public:
 
    string            Account(void) const { return(m_dispatcher.Account()); }
 
-   bool              Live(void) const { return(m_state == SESSION_LIVE); }
+   // What a trader wants to see on the chart: whether there is a link, whose, and what went last.
+   string            Face(const FrameCarrier &carrier) const
+     {
+      string state = "NOT connected";
+      if(m_state == SESSION_LIVE)
+         state = "connected";
+      string face = "CopierBridge: " + state + " over " + carrier.Name() + "\naccount: " + m_dispatcher.Account();
+      string blocker = TradeBlocker();
+      if(StringLen(blocker) > 0)
+         face = face + "\nTRADING IS OFF: " + blocker;
+      if(m_state != SESSION_LIVE && StringLen(m_trouble) > 0)
+         face = face + "\nwhy: " + m_trouble;
+      if(m_state != SESSION_LIVE && StringLen(carrier.Remedy()) > 0)
+         face = face + "\nto mend: " + carrier.Remedy();
+      if(StringLen(m_dispatcher.LastCommand()) > 0)
+         face = face + "\nlast command: " + m_dispatcher.LastCommand();
+      if(StringLen(m_dispatcher.LastError()) > 0)
+         face = face + "\nlast error: " + m_dispatcher.LastError();
+      return(face);
+     }
 
    // Does all there is to do now; `woken` says that a trade event came.
    void              Step(FrameCarrier &carrier, const bool woken)

@@ -259,6 +259,66 @@ bool ReadTick(const string symbol, MqlTick &tick, Failure &failure)
    return(FailUnavailable(failure, "No quote data available for " + symbol));
   }
 
+// A name of a stretch of time in MQL's; 0 where there is none of that name.
+ENUM_TIMEFRAMES TimeframeOf(const string name)
+  {
+   if(name == "M1")
+      return(PERIOD_M1);
+   if(name == "M5")
+      return(PERIOD_M5);
+   if(name == "M15")
+      return(PERIOD_M15);
+   if(name == "M30")
+      return(PERIOD_M30);
+   if(name == "H1")
+      return(PERIOD_H1);
+   if(name == "H4")
+      return(PERIOD_H4);
+   if(name == "D1")
+      return(PERIOD_D1);
+   if(name == "W1")
+      return(PERIOD_W1);
+   if(name == "MN1")
+      return(PERIOD_MN1);
+   return(PERIOD_CURRENT);
+  }
+
+string BarJson(const MqlRates &bar)
+  {
+   string data = "";
+   PutText(data, "time", MomentText((long)bar.time * 1000));
+   PutNumber(data, "open", bar.open);
+   PutNumber(data, "high", bar.high);
+   PutNumber(data, "low", bar.low);
+   PutNumber(data, "close", bar.close);
+   PutWhole(data, "ticks", bar.tick_volume);
+   PutWhole(data, "spread", bar.spread);
+   return(Closed(data));
+  }
+
+// The last `count` bars of a symbol, the one still forming last. A terminal loads what it lacks in the background.
+bool BarsJson(const string symbol, const string timeframe, const long count, const long most, string &data, Failure &failure)
+  {
+   ENUM_TIMEFRAMES period = TimeframeOf(timeframe);
+   if(period == PERIOD_CURRENT || count < 1 || count > most)
+      return(FailInvalid(failure, "Bars need a timeframe such as H1, and a count of 1 to " + WholeText(most)));
+   if(!SelectSymbol(symbol, failure))
+      return(false);
+   MqlRates bars[];
+   int copied = CopyRates(symbol, period, 0, (int)count, bars);
+   if(copied <= 0)
+      return(FailUnavailable(failure, "the terminal has no bars of " + symbol + " yet, error " + IntegerToString(GetLastError())));
+   data = "[";
+   for(int i = 0; i < copied; i++)
+     {
+      if(i > 0)
+         data += ",";
+      data += BarJson(bars[i]);
+     }
+   data += "]";
+   return(true);
+  }
+
 string TradeJson(const string account, const long ticket, const OpenOrder &order, const double lots, const double price, const bool stops_set)
   {
    string data = SourceJson(account, true);

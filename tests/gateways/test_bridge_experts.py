@@ -1,6 +1,7 @@
 """Our Expert Advisors as running programs: what they remember when killed, what they refuse, how they come back."""
 
 import asyncio
+import csv
 import hashlib
 import json
 import shutil
@@ -11,21 +12,22 @@ import tempfile
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from copier.errors import OutcomeUnknown, Reason, Rejected, Unavailable
+from copier.errors import InvalidRequest, OutcomeUnknown, Reason, Rejected, Unavailable
 from copier.gateways.bridge_greeting import proof_of, read_hello
 from copier.gateways.bridge_port import tls_of
 from copier.gateways.paper_account import PaperAccount
 from copier.gateways.paper_faults import Faults
 from copier.gateways.paper_server import PaperServer
 from copier.gateways.remote import RemoteGateway
-from copier.model import CloseRequest, MarginMode, Permit, Side, TradeRequest, TradeResult
-from copier.wire import Op, encode_request
+from copier.model import CloseRequest, DealType, MarginMode, PendingType, Permit, Side, Timeframe, TradeRequest, TradeResult
+from copier.wire import DEALS_PER_FRAME, Op, encode_request
 from tests.conftest import absent
 from tests.mql.build import has_openssl
 from tests.mql.stage import (
@@ -40,11 +42,14 @@ from tests.mql.stage import (
     mt5_terminal,
     need_gxx,
 )
-from tests.mql.terminal import Terminal5
+from tests.mql.terminal import Terminal4, Terminal5
 
 pytestmark = pytest.mark.server
 WAYS = {"mt5": ("tcp", "files", "pipe", "http", "websocket"), "mt4": ("files", "pipe", "http")}
 KINDS = [(platform, way) for platform, ways in WAYS.items() for way in ways]
+
+
+LONG_AGO = datetime(2000, 1, 1, tzinfo=UTC)
 
 
 def on_kinds(kinds: list[tuple[str, str]]) -> pytest.MarkDecorator:
@@ -296,6 +301,135 @@ async def test_one_close_of_more_than_the_largest_order_takes_as_many_orders_as_
         closed = await world.gateway.close_position(CloseRequest(ticket=opened.ticket), world.permit())
         assert (closed.lots, closed.price, closed.message) == (Decimal("1.10"), Decimal("1.10000"), "Position closed")
         assert not world.account.positions
+
+
+@pytest.mark.parametrize("magic", [2**31, -(2**31) - 1, 2**32 + 7])
+async def test_a_magic_number_mt4_would_cut_is_an_invalid_request_and_nothing_is_sent(magic: int) -> None:
+    async with scene("mt4", "files") as world:
+        with pytest.raises(InvalidRequest, match="32 bits"):
+            await world.open(magic=magic)
+        assert not world.expert.host.calls
+        await world.open(magic=2**31 - 1)
+        assert (await world.gateway.get_positions()).positions[0].magic == 2**31 - 1
+
+
+async def test_an_order_waits_a_moment_for_another_program_of_the_mt4_terminal_that_trades() -> None:
+    async with scene("mt4", "files") as world:
+        assert isinstance(world.expert.host, Terminal4)
+        world.expert.host.busy_looks = 3
+        opened = await world.open()
+        world.expert.host.busy_looks = 100_000
+        with pytest.raises(Rejected, match="Trade context is busy") as caught:
+            await world.gateway.close_position(CloseRequest(ticket=opened.ticket), world.permit())
+        assert caught.value.reason is Reason.BUSY
+        assert len(world.account.positions) == 1
+
+
+# what is offered beside the six operations
+
+
+on_both_platforms = on_kinds([("mt5", "tcp"), ("mt4", "files")])
+
+
+@on_both_platforms
+async def test_orders_that_wait_are_listed_apart_from_positions(platform: str, carrier: str) -> None:
+    async with scene(platform, carrier) as world:
+        assert await world.gateway.get_pending_orders() == ()
+        more: dict[str, Any] = {"stop_loss": Decimal("1.08"), "comment": "by hand"}
+        ticket = world.server.place(LOGIN, "EURUSD", PendingType.BUY_LIMIT, "0.20", "1.09000", **more)
+        (order,) = await world.gateway.get_pending_orders("EURUSD")
+        assert (order.ticket, order.type, order.lots, order.price) == (
+            ticket,
+            PendingType.BUY_LIMIT,
+            Decimal("0.2"),
+            Decimal("1.09"),
+        )
+        assert (order.stop_loss, order.comment, order.expiration) == (Decimal("1.08"), "by hand", None)
+        assert await world.gateway.get_pending_orders("XAUUSD") == ()
+        assert not (await world.gateway.get_positions()).positions
+
+
+@on_both_platforms
+async def test_orders_of_a_terminal_without_its_server_are_unavailable(platform: str, carrier: str) -> None:
+    async with scene(platform, carrier) as world:
+        world.server.place(LOGIN, "EURUSD", PendingType.BUY_LIMIT, "0.20", "1.09000")
+        world.server.online = False
+        with pytest.raises(Unavailable):
+            await world.gateway.get_pending_orders()
+
+
+@on_both_platforms
+async def test_bars_come_oldest_first_with_the_forming_one_last(platform: str, carrier: str) -> None:
+    async with scene(platform, carrier) as world:
+        bars = await world.gateway.get_bars("XAUUSD", Timeframe.H1, 3)
+        assert [bar.time.hour for bar in bars] == [12, 13, 14]
+        assert bars[-1].close == Decimal("2650.5")
+        with pytest.raises(InvalidRequest, match="a count of 1 to"):
+            await world.gateway.get_bars("XAUUSD", Timeframe.H1, 0)
+
+
+@on_both_platforms
+async def test_a_history_of_more_than_one_frame_comes_whole(platform: str, carrier: str) -> None:
+    async with scene(platform, carrier) as world:
+        world.account.balance = Decimal(100_000_000)
+        for _ in range(DEALS_PER_FRAME + 5):
+            world.server.buy(LOGIN, "EURUSD", "0.01")
+        deals = await world.gateway.get_deals(LONG_AGO)
+        opened = [deal.ticket for deal in deals if deal.type is DealType.BUY]
+        assert len(opened) == len(set(opened)) == DEALS_PER_FRAME + 5
+
+
+# what a person sees
+
+
+@pytest.mark.parametrize(("platform", "carrier", "kind"), [("mt5", "tcp", 1), ("mt4", "files", 2), ("mt5", "files", 1)])
+async def test_every_trade_stands_in_the_log_with_how_it_ended(platform: str, carrier: str, kind: int) -> None:
+    async with scene(platform, carrier, TradeLogFormat=kind, Symbols="EURUSD") as world:
+        opened = await world.open("0.30")
+        with pytest.raises(Rejected):
+            await world.open("0.10", symbol="XAUUSD")
+        await world.gateway.close_position(CloseRequest(ticket=opened.ticket), world.permit())
+        folder = world.folder / "MtCopier" / f"{LOGIN}@Broker-Demo"
+        if kind == 1:
+            with (folder / "trades.csv").open(encoding="utf-8", newline="") as file:
+                rows = list(csv.DictReader(file))
+        else:
+            rows = [json.loads(line) for line in (folder / "trades.jsonl").read_text(encoding="utf-8").splitlines()]
+        assert [(row["op"], row["symbol"], str(row["lots"]), row["outcome"]) for row in rows] == [
+            ("execute_trade", "EURUSD", "0.3", "done"),
+            ("execute_trade", "XAUUSD", "0.1", "rejected"),
+            ("close_position", "", "0", "done"),
+        ]
+        assert "does not list XAUUSD" in rows[1]["message"]
+        assert str(rows[2]["ticket"]) == str(opened.ticket)
+
+
+async def test_no_trade_is_logged_where_nobody_asked_for_it() -> None:
+    async with scene("mt5", "tcp") as world:
+        await world.open()
+        assert not list(world.folder.rglob("trades.*"))
+
+
+@on_both_platforms
+async def test_the_chart_shows_the_link_the_account_the_last_command_and_the_last_error(platform: str, carrier: str) -> None:
+    async with scene(platform, carrier, LotsMax="0.20") as world:
+        await until(lambda: any(f"connected over {carrier}" in said for said in world.expert.said))
+        assert any(f"account: {LOGIN}@Broker-Demo" in said for said in world.expert.said if said.startswith("chart: "))
+        with pytest.raises(Rejected):
+            await world.open("0.30")
+        await until(lambda: any("last error: execute_trade EURUSD buy 0.3: rejected" in said for said in world.expert.said))
+        await world.open("0.10")
+        await until(lambda: any("last command: execute_trade EURUSD buy 0.1: done" in said for said in world.expert.said))
+
+
+@on_both_platforms
+async def test_a_switch_that_stops_trading_is_alerted_once_with_its_name(platform: str, carrier: str) -> None:
+    async with scene(platform, carrier) as world:
+        world.expert.host.terminal.algo_trading = False
+        words = "trading is off: the terminal's AutoTrading button is off"
+        await until(lambda: any("alert" in said and words in said for said in world.expert.said))
+        await until(lambda: any("TRADING IS OFF" in said for said in world.expert.said))
+        assert sum("alert" in said for said in world.expert.said) == 1
 
 
 # comments and texts

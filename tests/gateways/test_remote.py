@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from decimal import Decimal
 from itertools import pairwise
 from typing import Any
@@ -24,8 +25,9 @@ from copier.gateways.paper_faults import Faults, Operation
 from copier.gateways.paper_server import PaperServer
 from copier.gateways.remote import RemoteGateway
 from copier.gateways.serving import FarEnd
-from copier.model import CloseRequest, ModifyRequest, Permit, Positions, Side, SymbolSpec, TradeRequest
+from copier.model import CloseRequest, Deal, DealType, ModifyRequest, Permit, Positions, Side, SymbolSpec, TradeRequest
 from copier.wire import (
+    DEALS_PER_FRAME,
     OPEN,
     SYMBOLS_PER_FRAME,
     Answer,
@@ -413,6 +415,20 @@ def test_a_catalogue_larger_than_a_frame_comes_in_parts() -> None:
 
         scene.carrier.far_end._gateway.get_symbols = get_symbols
         assert await scene.gateway.get_symbols() == many
+
+    play(act)
+
+
+def test_a_history_larger_than_a_frame_comes_in_parts_and_none_of_it_twice() -> None:
+    async def act(scene: Scene) -> None:
+        moment = datetime(2024, 1, 8, tzinfo=UTC)
+        many = tuple(Deal(ticket=ticket, type=DealType.BALANCE, time=moment) for ticket in range(2 * DEALS_PER_FRAME))
+
+        async def get_deals(since: datetime, position_id: int | None) -> tuple[Deal, ...]:
+            return many
+
+        scene.carrier.far_end._gateway.get_deals = get_deals
+        assert await scene.gateway.get_deals(moment) == many
 
     play(act)
 

@@ -143,6 +143,10 @@ inline std::string mql_comment;
 template <class... A> void Comment(const A &...args) {
     mql_comment.clear();
     for (const MqlValue &v : {MqlValue(args)...}) mql_comment += v.shown();
+    std::string line = mql_comment;
+    std::replace(line.begin(), line.end(), '\n', '|');
+    fprintf(stderr, "chart: %s\n", line.c_str());
+    fflush(stderr);
 }
 
 // Arrays ---------------------------------------------------------------------------------------------------------------
@@ -501,6 +505,16 @@ inline bool SymbolInfoTick(const string &s, MqlTick &t) {
     if (r.empty()) return false;
     t = MqlTick{mql_long(r[0], 0) / 1000, mql_double(r[0], 1), mql_double(r[0], 2), 0, 0, mql_long(r[0], 0), 0};
     return true;
+}
+
+enum ENUM_TIMEFRAMES { PERIOD_CURRENT = 0, PERIOD_M1 = 1, PERIOD_M5 = 5, PERIOD_M15 = 15, PERIOD_M30 = 30, PERIOD_H1 = 16385, PERIOD_H4 = 16388, PERIOD_D1 = 16408, PERIOD_W1 = 32769, PERIOD_MN1 = 49153 };
+struct MqlRates { datetime time; double open, high, low, close; long tick_volume; int spread; long real_volume; };
+inline int CopyRates(const string &symbol, ENUM_TIMEFRAMES period, int start, int count, MqlArray<MqlRates> &rates) {
+    MqlRows r = mql_ask({"rates", symbol.utf8(), std::to_string(period), std::to_string(start), std::to_string(count)});
+    rates.v.clear();
+    for (const MqlRow &x : r) rates.v.push_back({mql_long(x, 0), mql_double(x, 1), mql_double(x, 2), mql_double(x, 3), mql_double(x, 4), mql_long(x, 5), int(mql_long(x, 6)), 0});
+    if (r.empty()) mql_last_error = 4401;
+    return r.empty() ? -1 : int(r.size());
 }
 
 #ifdef __MQL5__

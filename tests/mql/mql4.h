@@ -3,6 +3,11 @@
 
 #define OP_BUY 0
 #define OP_SELL 1
+#define OP_BUYLIMIT 2
+#define OP_SELLLIMIT 3
+#define OP_BUYSTOP 4
+#define OP_SELLSTOP 5
+inline bool IsTradeContextBusy() { return mql_done(mql_ask({"context_busy"})); }
 #define SELECT_BY_POS 0
 #define SELECT_BY_TICKET 1
 #define MODE_TRADES 0
@@ -45,6 +50,7 @@ inline string OrderComment() { return mql_text(mql_cell(mql_order, 11)); }
 inline int OrderMagicNumber() { return int(mql_long(mql_order, 12)); }
 inline datetime OrderOpenTime() { return mql_long(mql_order, 13); }
 inline datetime OrderCloseTime() { return mql_long(mql_order, 14); }
+inline datetime OrderExpiration() { return mql_long(mql_order, 15); }
 
 // An answer is an error number and a ticket.
 inline int mql_trade(const MqlRow &call) {

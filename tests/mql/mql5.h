@@ -1,7 +1,7 @@
 // MQL5's positions, deals and orders.
 #pragma once
 
-enum ENUM_ORDER_TYPE { ORDER_TYPE_BUY, ORDER_TYPE_SELL };
+enum ENUM_ORDER_TYPE { ORDER_TYPE_BUY, ORDER_TYPE_SELL, ORDER_TYPE_BUY_LIMIT, ORDER_TYPE_SELL_LIMIT, ORDER_TYPE_BUY_STOP, ORDER_TYPE_SELL_STOP, ORDER_TYPE_BUY_STOP_LIMIT, ORDER_TYPE_SELL_STOP_LIMIT };
 enum ENUM_POSITION_TYPE { POSITION_TYPE_BUY, POSITION_TYPE_SELL };
 enum ENUM_TRADE_REQUEST_ACTIONS { TRADE_ACTION_DEAL = 1, TRADE_ACTION_SLTP = 6 };
 enum ENUM_ORDER_TYPE_FILLING { ORDER_FILLING_FOK, ORDER_FILLING_IOC, ORDER_FILLING_RETURN };
@@ -48,21 +48,36 @@ inline int HistoryDealsTotal() { return int(mql_deals.size()); }
 inline ulong HistoryDealGetTicket(int i) { return i < 0 || size_t(i) >= mql_deals.size() ? 0 : ulong(mql_long(mql_deals[size_t(i)], 0)); }
 inline const MqlRow &mql_deal(ulong ticket) {
     static const MqlRow none;
-    for (const MqlRow &r : mql_deals) if (ulong(mql_long(r, 0)) == ticket) return r;
+    static size_t last = 0;
+    if (last < mql_deals.size() && ulong(mql_long(mql_deals[last], 0)) == ticket) return mql_deals[last];
+    for (size_t i = 0; i < mql_deals.size(); i++) if (ulong(mql_long(mql_deals[i], 0)) == ticket) { last = i; return mql_deals[i]; }
     return none;
 }
 inline long HistoryDealGetInteger(ulong t, ENUM_DEAL_PROPERTY_INTEGER p) { return mql_long(mql_deal(t), p); }
 inline double HistoryDealGetDouble(ulong t, ENUM_DEAL_PROPERTY_DOUBLE p) { return mql_double(mql_deal(t), p); }
 inline string HistoryDealGetString(ulong t, ENUM_DEAL_PROPERTY_STRING p) { return mql_text(mql_cell(mql_deal(t), p)); }
 
-enum ENUM_ORDER_PROPERTY_INTEGER { ORDER_STATE };
-enum ENUM_ORDER_PROPERTY_DOUBLE { ORDER_VOLUME_INITIAL = 1, ORDER_VOLUME_CURRENT };
+enum ENUM_ORDER_PROPERTY_INTEGER { ORDER_STATE, ORDER_TYPE = 3, ORDER_TIME_SETUP, ORDER_TIME_EXPIRATION, ORDER_MAGIC };
+enum ENUM_ORDER_PROPERTY_DOUBLE { ORDER_VOLUME_INITIAL = 1, ORDER_VOLUME_CURRENT, ORDER_PRICE_OPEN = 7, ORDER_PRICE_STOPLIMIT, ORDER_SL, ORDER_TP };
+enum ENUM_ORDER_PROPERTY_STRING { ORDER_SYMBOL = 11, ORDER_COMMENT };
 enum ENUM_ORDER_STATE { ORDER_STATE_STARTED, ORDER_STATE_PLACED, ORDER_STATE_CANCELED, ORDER_STATE_PARTIAL, ORDER_STATE_FILLED, ORDER_STATE_REJECTED, ORDER_STATE_EXPIRED };
 inline MqlRow mql_order;
 inline bool HistoryOrderSelect(ulong ticket) { MqlRows r = mql_ask({"past_order", std::to_string(ticket)}); if (r.empty()) return false; mql_order = r[0]; return true; }
 inline long HistoryOrderGetInteger(ulong, ENUM_ORDER_PROPERTY_INTEGER p) { return mql_long(mql_order, p); }
 inline double HistoryOrderGetDouble(ulong, ENUM_ORDER_PROPERTY_DOUBLE p) { return mql_double(mql_order, p); }
 inline int OrdersTotal() { return int(mql_long(mql_row("orders_total"), 0)); }
+inline MqlRow mql_waiting;
+// The list is read anew with its first entry. A row begins with its state and ends with its ticket.
+inline ulong OrderGetTicket(int i) {
+    static MqlRows rows;
+    if (i == 0) rows = mql_ask({"orders"});
+    if (i < 0 || size_t(i) >= rows.size() || rows[size_t(i)].empty()) { mql_last_error = 4754; return 0; }
+    mql_waiting = rows[size_t(i)];
+    return ulong(mql_long(mql_waiting, 13));
+}
+inline long OrderGetInteger(ENUM_ORDER_PROPERTY_INTEGER p) { return mql_long(mql_waiting, p); }
+inline double OrderGetDouble(ENUM_ORDER_PROPERTY_DOUBLE p) { return mql_double(mql_waiting, p); }
+inline string OrderGetString(ENUM_ORDER_PROPERTY_STRING p) { return mql_text(mql_cell(mql_waiting, p)); }
 
 struct MqlTradeRequest {
     ENUM_TRADE_REQUEST_ACTIONS action{}; ulong magic = 0, order = 0; string symbol; double volume = 0, price = 0, stoplimit = 0, sl = 0, tp = 0;

@@ -48,6 +48,7 @@ class Expert:
     """A running Expert Advisor."""
 
     process: asyncio.subprocess.Process
+    host: Terminal5
 
     def __init__(self, program: Path, environment: dict[str, str]) -> None:
         self.said: list[str] = []
@@ -93,6 +94,8 @@ async def expert(
         **{_named(name): str(value) for name, value in inputs.items()},
     }
     running = Expert(program, {"PATH": os.environ["PATH"], **environment})
+    if host is not None:
+        running.host = host
     await running.start()
     try:
         yield running

@@ -34,6 +34,11 @@ DEAL = (
     "ticket", "order", "position_id", "type", "entry", "time_msc", "magic", "reason", "volume", "price", "commission", "fee",
     "swap", "profit", "symbol", "comment",
 )  # fmt: skip
+ORDER = (
+    "state", "volume_initial", "volume_current", "type", "time_setup", "time_expiration", "magic", "price_open",
+    "price_stoplimit", "sl", "tp", "symbol", "comment", "ticket",
+)  # fmt: skip
+RATE = ("time", "open", "high", "low", "close", "tick_volume", "spread")
 RESULT = ("retcode", "deal", "order", "volume", "price", "bid", "ask", "comment", "request_id")
 FLOATS = ("volume", "price", "sl", "tp")
 TEXTS = ("symbol", "comment")
@@ -153,6 +158,14 @@ class Terminal5(Host):
         rows = self._api.positions_get()
         return [[]] if rows is None else [row(raw, POSITION) for raw in rows]
 
+    def _orders(self) -> Rows:
+        rows = self._api.orders_get()
+        return [[]] if rows is None else [[_text(getattr(raw, name, "0")) for name in ORDER] for raw in rows]
+
+    def _rates(self, symbol: str, period: str, start: str, count: str) -> Rows:
+        bars = self._api.copy_rates_from_pos(symbol, int(period), int(start), int(count))
+        return [[_text(bar[name]) for name in RATE] for bar in bars or ()]
+
     def _orders_total(self, _: str) -> Rows:
         return [[str(self._api.orders_total())]]
 
@@ -192,6 +205,9 @@ BALANCE, CREDIT = 6, 7
 class Terminal4(Terminal5):
     """A MetaTrader 4 terminal: orders instead of positions, errors instead of return codes."""
 
+    busy_looks = 0
+    """So many more times another program will be found trading."""
+
     @property
     def _login(self) -> int:
         return self.terminal.login
@@ -210,7 +226,14 @@ class Terminal4(Terminal5):
 
     def _trades(self) -> Rows:
         rows = self._api.positions_get()
-        return [[]] if rows is None else [self._open_row(raw) for raw in rows]
+        waiting = self._api.orders_get()
+        if rows is None or waiting is None:
+            return [[]]
+        return [self._open_row(raw) for raw in rows] + [_waiting_row(raw) for raw in waiting]
+
+    def _context_busy(self) -> Rows:
+        self.busy_looks -= 1
+        return [["1" if self.busy_looks >= 0 else "0"]]
 
     def _open_row(self, raw: Any) -> list[str]:
         opened = str(raw.time)
@@ -270,6 +293,23 @@ class Terminal4(Terminal5):
         except Rejected as refusal:
             return [[str(refusal.code), "0"]]
         return [["0", str(ticket)]] if ticket >= 0 else [[str(-ticket), "0"]]
+
+
+def _waiting_row(raw: Any) -> list[str]:
+    values = (
+        raw.ticket,
+        raw.type,
+        raw.symbol,
+        raw.volume_current,
+        raw.price_open,
+        raw.price_current,
+        raw.sl,
+        raw.tp,
+        0.0,
+        0.0,
+        0.0,
+    )
+    return [_text(value) for value in (*values, raw.comment, raw.magic, raw.time_setup, 0, getattr(raw, "time_expiration", 0))]
 
 
 def _decimal(text: str) -> Decimal:
