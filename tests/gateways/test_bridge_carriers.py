@@ -3,6 +3,8 @@
 import asyncio
 import json
 import logging
+import re
+import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 from functools import partial
@@ -11,6 +13,7 @@ from typing import Any, Protocol
 
 import h11
 import pytest
+from pydantic import ValidationError
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
@@ -22,7 +25,9 @@ from copier.gateways.bridge_hub import BridgeHub
 from copier.gateways.bridge_pipe import PipeListener
 from copier.gateways.bridge_port import PortListener
 from copier.gateways.carriers import Carrier, Link, LinkLost
+from copier.settings import BridgeSettings
 from copier.wire import FRAME_BYTES_MAX, NoParams, Op, encode_request
+from tests.mql.build import MQL
 
 ACCOUNT = "5001@Broker-Demo"
 SECRET = "a secret of the tests"
@@ -468,3 +473,53 @@ async def test_more_connections_than_anyone_needs_are_hung_up_on(
         for _, each in [*open_ones, (reader, writer)]:
             each.close()
     assert "2 connections are open" in caplog.text
+
+
+# beyond this machine
+
+
+@pytest.mark.parametrize("way", PORT_WAYS)
+async def test_wherever_it_listens_nobody_gets_a_frame_without_a_proof_and_the_log_says_to_encrypt(
+    way: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    listener = PortListener("0.0.0.0", 0)
+    carrier = BridgeHub(listener, clock=SystemClock()).carrier(ACCOUNT, SECRET)
+    connecting = asyncio.ensure_future(carrier.connect())
+    await until(lambda: listener.port != 0)
+    knock = {"tcp": lines, "http": requests, "websocket": messages}[way]
+    entry = Door(carrier, partial(knock, port=listener.port), way)
+    async with entry.knock() as caller:
+        await entry.hello(caller)
+        assert "challenge" in await entry.hear(caller)
+        await entry.say(caller, id=1, success=True)
+        assert "no proof" in (await entry.hear(caller))["refused"]
+    assert not connecting.done()
+    connecting.cancel()
+    await carrier.close()
+    assert "beyond this machine" in caplog.text
+    assert "tls_certificate" in caplog.text
+
+
+async def test_the_loopback_and_an_encrypted_port_need_no_warning(caplog: pytest.LogCaptureFixture) -> None:
+    for listener in (
+        PortListener("127.0.0.1", 0),
+        PortListener("0.0.0.0", 0, tls=ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)),
+    ):
+        carrier = BridgeHub(listener, clock=SystemClock()).carrier(ACCOUNT, SECRET)
+        await carrier.open()
+        await carrier.close()
+    assert not caplog.text
+
+
+def test_a_bridge_without_a_secret_is_no_setting() -> None:
+    for host in ("127.0.0.1", "0.0.0.0"):
+        with pytest.raises(ValidationError, match="secret"):
+            BridgeSettings.model_validate({"kind": "bridge", "login": 1, "server": "S", "host": host})
+
+
+def test_no_expert_advisor_listens_and_only_the_dlls_own_one_imports_anything() -> None:
+    for path in MQL.rglob("*.mq?"):
+        text = path.read_text(encoding="ascii")
+        assert not re.search(r"SocketListen|SocketAccept|CreateNamedPipe|WSAStartup|kernel32|ws2_32", text), path
+    imports = {path.name for path in MQL.rglob("*.mq*") if "#import" in path.read_text(encoding="ascii")}
+    assert imports <= {"CopierLink.mqh"}
