@@ -1,7 +1,7 @@
 #!/bin/sh
 # Makes every secret of the production shape into a folder: make-secrets.sh secrets gold anna bert cora dirk
-# What is there already stays. As root each file is given to the one user that reads it in its container.
-# REDIS_HOST, REDIS_PORT, POSTGRES_HOST, POSTGRES_PORT and POSTGRES_DB are for stores that stand elsewhere.
+# Needs openssl and mt-copier; the image has both. What is there already stays. As root each file is given to the one user that
+# reads it in its container. REDIS_HOST, REDIS_PORT, POSTGRES_HOST, POSTGRES_PORT, POSTGRES_DB: for stores that stand elsewhere.
 set -eu
 umask 077
 here=$(cd "$(dirname "$0")" && pwd)
@@ -9,17 +9,14 @@ folder=${1:?expected the folder to make, then the names of the accounts}
 shift
 mkdir -p "$folder/accounts" "$folder/redis" "$folder/postgres"
 cd "$folder"
+folder=$(pwd)
 
 password() { [ -s "$1" ] || openssl rand -hex 24 | tr -d '\n' > "$1"; }
-digest() { openssl dgst -sha256 -r < "$1" | cut -d' ' -f1; }
 
 for name in "$@"; do password "accounts/$name"; done
-password stream.key
-password metrics.token
+password stream_key
+password metrics_token
 password postgres/password
-password redis/watcher
-password redis/worker
-password redis/probe
 
 if [ ! -s ca.crt ]; then
   openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 3650 -subj "/CN=mt-copier CA" \
@@ -35,18 +32,24 @@ certificate() { # file, names
 certificate redis/redis "DNS:${REDIS_HOST:-redis},DNS:localhost,IP:127.0.0.1"
 certificate engine "DNS:${ENGINE_HOST:-copier},DNS:localhost,IP:127.0.0.1"
 
-sed -e "s/WATCHER_SHA256/$(digest redis/watcher)/" -e "s/WORKER_SHA256/$(digest redis/worker)/" \
-  -e "s/PROBE_SHA256/$(digest redis/probe)/" "$here/../redis/users.acl" > redis/users.acl
-place="${REDIS_HOST:-redis}:${REDIS_PORT:-6379}/0?ssl_ca_certs=secrets/ca.crt"
-printf 'rediss://watcher:%s@%s' "$(cat redis/watcher)" "$place" > redis_watcher.url
-printf 'rediss://worker:%s@%s' "$(cat redis/worker)" "$place" > redis_worker.url
 place="${POSTGRES_HOST:-postgres}:${POSTGRES_PORT:-5432}/${POSTGRES_DB:-copier}"
-printf 'postgresql+psycopg://copier:%s@%s' "$(cat postgres/password)" "$place" > ledger.url
+printf 'postgresql+psycopg://copier:%s@%s' "$(cat postgres/password)" "$place" > ledger_url
+
+if [ ! -d redis-users ]; then
+  home=$(mktemp -d)
+  cp "$here/copier.yaml" "$home"
+  ln -s "$folder" "$home/secrets"
+  place="rediss://${REDIS_HOST:-redis}:${REDIS_PORT:-6379}/0?ssl_ca_certs=secrets/ca.crt"
+  (cd "$home" && MT_COPIER__REDIS=memory:// ${MT_COPIER:-mt-copier} redis-acl copier.yaml --out "$folder/redis-users" \
+    --at "$place" --worker one --worker two >/dev/null)
+  rm -r "$home"
+  mv redis-users/users.acl redis-users/reader.url redis/
+fi
 
 chmod 644 ca.crt
 if [ "$(id -u)" = 0 ] && [ "${OWNERS:-containers}" = containers ]; then
   chmod 711 .
-  chown -R 10001:10001 accounts ./*.url stream.key metrics.token engine.crt engine.key
+  chown -R 10001:10001 accounts redis-users ledger_url stream_key metrics_token engine.crt engine.key
   chown -R 999:1000 redis
   chown -R 70:70 postgres
 fi
