@@ -23,6 +23,7 @@ MEMORY = "sqlite://"
 BUSY_TIMEOUT_MS = 5_000
 BUSY_PAUSE_S = 0.02
 CALL_TIMEOUT_S = 15.0
+_TABLES_LOCK = 0x6D74636F70696570
 
 metadata = sa.MetaData()
 
@@ -178,7 +179,7 @@ class Database:
     async def open(self) -> None:
         """Make the tables that are not there yet, in a file that only its owner may read. Raise `StoreError`."""
         self._keep_private()
-        await self.run(metadata.create_all)
+        await self.run(_make_tables)
 
     async def ping(self) -> None:
         """Raise `StoreError` where the database does not answer."""
@@ -267,6 +268,12 @@ def may_write(connection: sa.Connection, table: sa.Table) -> bool:
         return True
     asked = sa.func.has_table_privilege(table.name, "INSERT") & sa.func.has_table_privilege(table.name, "UPDATE")
     return bool(connection.scalar(sa.select(asked)))
+
+
+def _make_tables(connection: sa.Connection) -> None:
+    if connection.dialect.name == "postgresql":  # Of several processes that begin together the others find them made.
+        connection.execute(sa.text(f"SELECT pg_advisory_xact_lock({_TABLES_LOCK})"))
+    metadata.create_all(connection)
 
 
 def _set_up_sqlite(connection: Any, _record: Any) -> None:

@@ -1,5 +1,6 @@
 """The database: one transaction per call, durable or undone, and every failure is one error without a password in it."""
 
+import asyncio
 import sqlite3
 import threading
 from pathlib import Path
@@ -171,3 +172,10 @@ def test_a_name_shows_no_password() -> None:
     database = Database("postgresql+psycopg://copier:hunter2@host/db")
     assert "hunter2" not in database.name
     assert database.name.startswith("postgresql+psycopg://copier:")
+
+
+async def test_processes_that_begin_together_on_an_empty_server_make_its_tables_once(needs_postgres: str) -> None:
+    databases = [Database(needs_postgres) for _ in range(6)]
+    await asyncio.gather(*(database.open() for database in databases))
+    for database in databases:
+        await database.close()

@@ -281,6 +281,35 @@ def level(report: dict[str, Any]) -> bool:
     return all(report[name]["positions"] == report["gold"]["positions"] for name in FOLLOWERS)
 
 
+@pytest.mark.timeout(240)
+def test_the_production_shape_copies_and_a_killed_workers_followers_move_to_the_other(production: Production) -> None:
+    for service in ENGINE:
+        eventually(lambda: production.get(service, "/ready")[0] == 200, f"{service} is ready", production.log)  # noqa: B023
+    shares = [production.followed_by("worker-one"), production.followed_by("worker-two")]
+    assert shares[0] | shares[1] == set(FOLLOWERS), production.log()
+    assert not shares[0] & shares[1]
+    assert all(shares)
+
+    production.ask("trade 1 4")
+    eventually(lambda: level(production.ask("report")), "all followers hold what the master holds", production.log)
+    assert production.get("watcher", "/metrics", token="")[0] == 401
+    assert production.get("watcher", "/health", token="")[0] == 200
+
+    production.kill("worker-one")
+    production.ask("trade 2 4")
+    eventually(lambda: production.followed_by("worker-two") == set(FOLLOWERS), "worker two has them all", production.log)
+    eventually(lambda: level(production.ask("report")), "all followers are level again", production.log)
+    report = production.ask("report")
+    for name in FOLLOWERS:
+        tags = report[name]["openings"]
+        assert len(set(tags)) == len(tags), name
+    assert all("Traceback" not in path.read_text() for path in production.folder.glob("w*.log")), production.log()
+
+    production.start("worker-one")
+    eventually(lambda: production.followed_by("worker-one"), "worker one has followers again", production.log)
+    eventually(lambda: level(production.ask("report")), "and nothing has changed by it", production.log)
+
+
 @pytest.mark.timeout(120)
 def test_redis_keeps_each_role_to_what_it_does_and_everything_on_disk(production: Production) -> None:
     eventually(lambda: production.get("watcher", "/ready")[0] == 200, "the watcher is ready", production.log)
