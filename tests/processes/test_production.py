@@ -278,17 +278,21 @@ def production(tmp_path: Path, needs_postgres: str) -> Iterator[Production]:
 
 
 def level(report: dict[str, Any]) -> bool:
-    return all(report[name]["positions"] == report["gold"]["positions"] for name in FOLLOWERS)
+    """Say whether every follower holds what the master holds; sizes go by equity and differ a little."""
+    held = {name: [position[:2] for position in each["positions"]] for name, each in report.items()}
+    return all(held[name] == held["gold"] for name in FOLLOWERS)
+
+
+def shared(production: Production) -> bool:
+    one, two = production.followed_by("worker-one"), production.followed_by("worker-two")
+    return len(one) == len(two) == 2 and one | two == set(FOLLOWERS)
 
 
 @pytest.mark.timeout(240)
 def test_the_production_shape_copies_and_a_killed_workers_followers_move_to_the_other(production: Production) -> None:
     for service in ENGINE:
         eventually(lambda: production.get(service, "/ready")[0] == 200, f"{service} is ready", production.log)  # noqa: B023
-    shares = [production.followed_by("worker-one"), production.followed_by("worker-two")]
-    assert shares[0] | shares[1] == set(FOLLOWERS), production.log()
-    assert not shares[0] & shares[1]
-    assert all(shares)
+    eventually(lambda: shared(production), "the workers share the followers", production.log)
 
     production.ask("trade 1 4")
     eventually(lambda: level(production.ask("report")), "all followers hold what the master holds", production.log)
