@@ -7,7 +7,7 @@ PYTHON ?=
 LOCK := $(BIN)/uv pip compile pyproject.toml --quiet --all-extras --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-emit-find-links --no-annotate --no-header
 
-.PHONY: setup demo test test-servers simulate mutants bench test-slow check format reference lock dll clean help
+.PHONY: setup demo test test-servers simulate mutants bench test-slow check format reference lock dll fuzz clean help
 .DEFAULT_GOAL := help
 
 help: ## what there is to make
@@ -67,6 +67,10 @@ lock: setup ## resolve pyproject.toml anew into requirements/
 
 dll: ## CopierLink.dll for MetaTrader 5 and 4 into dist/dll, with mingw-w64
 	@$(MAKE) --no-print-directory -C mql/dll windows OUT=$(CURDIR)/dist/dll
+
+SECONDS ?= 60
+fuzz: setup ## throw bytes at the DLL's readers and at an Expert Advisor, SECONDS= each; needs clang
+	@$(BIN)/python -m tests.dll.fuzz --seconds $(SECONDS)
 
 clean: ## remove what setup and the tests made
 	@rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

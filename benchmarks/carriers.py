@@ -22,7 +22,7 @@ from copier.model import MarginMode
 from tests.mql.build import gxx
 from tests.mql.stage import LOGIN, bridges
 
-WAYS = {"mt5": ("files", "pipe", "tcp", "websocket", "http"), "mt4": ("files", "pipe", "http")}
+WAYS = {"mt5": ("files", "pipe", "tcp", "websocket", "http", "dll"), "mt4": ("files", "pipe", "http", "dll")}
 INPUTS = {"TimerMs": 20, "WatchMs": 50}
 """What the Expert Advisors have by default."""
 QUOTES, CHANGES = 200, 40

@@ -31,7 +31,7 @@ from copier.gateways.paper_faults import Faults
 from copier.gateways.paper_server import PaperServer
 from copier.model import DealEntry, MarginMode, Position
 from tests.conftest import ROOT
-from tests.mql.stage import CARRIERS, LOGIN, SECRET, Expert, expert, mt5_terminal, need_gxx
+from tests.mql.stage import BY_DLL, CARRIERS, LOGIN, SECRET, Expert, expert, mt5_terminal, need_gxx
 from tests.mql.terminal import Terminal4, Terminal5
 
 pytestmark = [pytest.mark.server, pytest.mark.slow]
@@ -54,7 +54,7 @@ class Part:
 MASTERS = (Part("gold", "mt4", "files"), Part("fast", "mt5", "websocket"))
 FOLLOWERS = (
     Part("ann", "mt5", "tcp"),
-    Part("ben", "mt5", "files"),
+    Part("ben", "mt5", "dll"),
     Part("cid", "mt4", "pipe"),
     Part("dot", "mt4", "http"),
     Part("eve", "mt5", "websocket"),
@@ -269,6 +269,8 @@ def account(part: Part, folder: Path, port: int) -> dict[str, Any]:
             return {**common, "carrier": "files", "folder": str(folder)}
         case "pipe":
             return {**common, "carrier": "pipe", "pipe": PIPE}
+        case "dll":
+            return {**common, "carrier": "tcp", "port": port}
         case _:
             return {**common, "carrier": part.carrier, "port": port}
 
@@ -303,11 +305,14 @@ async def playing(part: Part, folder: Path, port: int) -> AsyncIterator[Terminal
     plays = Terminal4 if part.platform == "mt4" else Terminal5
     async with AsyncExitStack() as stack:
         host = await stack.enter_async_context(plays(mt5_terminal(server, Faults())))
-        wire = await stack.enter_async_context(Wire(port)) if part.carrier in ("tcp", "http", "websocket") else None
+        wire = await stack.enter_async_context(Wire(port)) if part.carrier not in ("files", "pipe") else None
         inputs: dict[str, Any] = {"Secret": SECRET, "TimerMs": 5, "WatchMs": 50, "RetryMs": 50, "Carrier": CARRIERS[part.carrier]}
         inputs |= {"Port": wire.port} if wire is not None else {"Pipe": PIPE, "MQL_PIPES": str(folder)}
+        source = BY_DLL[part.platform] if part.carrier == "dll" else None
         own = folder / f"own-{part.name}"
-        running = await stack.enter_async_context(expert(part.platform, host, folder, clock=clock, MQL_FILES=str(own), **inputs))
+        running = await stack.enter_async_context(
+            expert(part.platform, host, folder, clock=clock, source=source, MQL_FILES=str(own), **inputs)
+        )
         yield Terminal(part, server, running, wire)
 
 
