@@ -186,9 +186,11 @@ class App:
         for twin in self.following:
             self._ways[twin] = self._gateway(settings[twin].account)
         term = Term()
-        reconcile_s = float(self.settings.schedule.reconcile_s)
+        reconcile_s, ahead_s = float(self.settings.schedule.reconcile_s), float(self.settings.schedule.ahead_s)
         ledger = self._ledger(f"worker:{name}")
-        self.worker = Worker(name, settings, self._ways, self.stream, ledger, self.clock, reconcile_s=reconcile_s, term=term)
+        self.worker = Worker(
+            name, settings, self._ways, self.stream, ledger, self.clock, reconcile_s=reconcile_s, term=term, ahead_s=ahead_s
+        )
         lease_s = float(self.settings.worker.lease_s)
         host = _Hosted(self, self.worker, ledger)
         self.sharing = Sharing(name, host, ledger.leases, self.clock, together, term, lease_s=lease_s, only=only)

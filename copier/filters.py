@@ -62,6 +62,11 @@ def hours_open(hours: TradingHours, now_ms: int) -> bool:
     return False
 
 
+def closes_at_end(policy: FilterPolicy) -> bool:
+    """Return whether open copies are closed when a trading window ends."""
+    return policy.hours is not None and policy.hours.at_end is WindowEnd.CLOSE
+
+
 def hours_over(policy: FilterPolicy, now_ms: int) -> bool:
     """Return whether open copies should be closed because no trading window is open."""
     hours = policy.hours

@@ -7,15 +7,17 @@ every link to it, an order at a time, and compares with a fresh read whenever so
 import asyncio
 import contextlib
 import logging
+import math
 from decimal import Decimal
 
 import msgspec
 
 from copier.clock import Clock
-from copier.errors import CopierError, Fenced, Rejected, StoreError, Unavailable
-from copier.filters import hours_over
+from copier.errors import CopierError, Fenced, GatewayError, Rejected, StoreError, Unavailable
+from copier.filters import closes_at_end, hours_over
 from copier.gateway import Gateway
 from copier.intake import Intake
+from copier.lane import Lane
 from copier.leases import Term
 from copier.ledger import Ledger, ReceiptKept, Remembered
 from copier.leveller import Leveller
@@ -72,7 +74,12 @@ class Follower:
         self.orders = Orders(name, gateway, clock, token, self.memory.save, term)
         self.leveller = Leveller(self)
         self._opens = Opens(self.memory, self.standing, self.leveller, self.orders, self, token=token, risk=settings.risk)
+        self.lane = Lane(self, self._opens)
         self._intake = Intake(self.memory)
+        self._resting = False
+        """Its turn waits for something to do."""
+        self._alarm: asyncio.TimerHandle | None = None
+        self._closes_by_hours = any(closes_at_end(copy.filters) for copy in settings.copies)
         self._reconcile_s = reconcile_s
         self._wake = asyncio.Event()
         self._again: dict[LinkName, tuple[float, float]] = {}
@@ -100,6 +107,19 @@ class Follower:
         self._intake.accept(entry)
         self._wake.set()
 
+    def take_in(self, entry: Entry) -> None:
+        """Fold one entry like `accept`, and leave the follower at rest: whoever calls says what is next."""
+        self._intake.accept(entry)
+
+    def look(self) -> None:
+        """Take the next turn now."""
+        self._wake.set()
+
+    def look_if_pressing(self) -> None:
+        """Take the next turn now where something is to be done or to be made durable."""
+        if self._closes_by_hours or self.memory.pressing:
+            self._wake.set()
+
     def give_up(self, link: Link, reason: str) -> None:
         """Want a link closed for a reason of our own (flatten, a limit, the end of a window); it is never opened again."""
         if link.wanted_open:
@@ -117,11 +137,66 @@ class Follower:
         self.level_within(0.0)
         self._wake.set()
 
+    # The short way ----------------------------------------------------------------------------------------------------------
+
+    @property
+    def resting(self) -> bool:
+        """Whether nothing is under way and nothing due: the account is known, and the turn waits for something to do."""
+        if not self._resting or self.error or self._ending.is_set() or self._wake.is_set():
+            return False
+        return self._level_at > asyncio.get_running_loop().time()
+
+    def put_off_until(self, name: LinkName) -> float:
+        """Return when a link that was refused something may ask again, 0 where it was not."""
+        return self._again.get(name, (0.0, 0.0))[0]
+
+    def just_closed(self, leg: Leg) -> bool:
+        """Whether a close of this leg was sent so recently that the list may be late."""
+        at_s = self._closed_s.get(leg.tag, -math.inf)
+        return asyncio.get_running_loop().time() - at_s < max(PAUSE_MIN_S, self.gateway.facts.settle_s)
+
+    def closed(self, link: Link, leg: Leg) -> None:
+        """Take note that a leg's whole close was answered, or may be on its way; a fresh read must confirm it."""
+        self.memory.believe(link)
+        self._closed_s[leg.tag] = asyncio.get_running_loop().time()
+        self.level_within(0.0 if link.cut is None or link.cut.answered else PAUSE_MIN_S)
+
+    def refused(self, name: LinkName, refusal: NotDone) -> None:
+        """Ask again later for what was refused."""
+        self._put_off(name, refusal)
+
+    def granted(self, name: LinkName) -> None:
+        """What a link wanted was done: the next refusal is news again."""
+        self._again.pop(name, None)
+        self._complained.pop(name, None)
+
+    def touch_down(self) -> None:
+        """Everything sent the short way has its answer: go on with what else is wanted."""
+        if self._resting:
+            self.step_ms = 0
+        if self.memory.dirty:
+            self._wake.set()
+
+    async def read_ahead(self, age_min_ms: int) -> None:
+        """Read account and prices that are older than this, where the follower rests."""
+        if self.resting:
+            facts = next((relation.facts for relation in self.memory.relations.values() if relation.facts is not None), None)
+            try:
+                await self.standing.read_ahead(facts, age_min_ms)
+            except GatewayError:
+                self.level_within(PAUSE_MIN_S)  # A read of the positions tells whether the account is gone, and says so.
+
     # Driving --------------------------------------------------------------------------------------------------------
 
     async def run(self) -> None:
         """Connect, level against the broker, then follow until ended; end by `Fenced` when another owner has begun."""
-        self._doubt()
+        self.doubt()
+        try:
+            await self._run()
+        finally:
+            self.lane.abandon()
+
+    async def _run(self) -> None:
         pause = 0.0
         while not self._ending.is_set():
             try:
@@ -147,10 +222,11 @@ class Follower:
                 # A mistake of ours or of a gateway's: what was on its way is as doubtful as after a crash.
                 log.exception("%s: stopped in the middle; levelling anew", self.name)
                 self.error = f"{type(error).__name__}: {error}"
-                self._doubt()
+                self.doubt()
                 pause = RECONNECT_PAUSE_MAX_S
             self.step_ms = 0
             await self._wait(pause)
+        await self.lane.landed()
         await self.memory.commit()
 
     def end(self) -> None:
@@ -158,11 +234,12 @@ class Follower:
         self._ending.set()
         self._wake.set()
 
-    def _doubt(self) -> None:
+    def doubt(self) -> None:
         """Take nothing that was on its way for certain, and look at every link again."""
         for link in list(self.memory.links.values()):
             self.memory.want(_taken_over(link, self.clock.now_ms()))
         self._level_at = 0.0
+        self._wake.set()
 
     async def _connect(self) -> None:
         """Reach the account and level against it before anything is traded."""
@@ -185,12 +262,14 @@ class Follower:
         if not self.standing.frozen and any(self._again.get(name, (0.0, 0.0))[0] <= loop.time() for name in self.memory.dirty):
             await asyncio.sleep(0)
             return
-        due = [self._level_at, *(at for at, _ in self._again.values())]
+        due = min([self._level_at, *(at for at, _ in self._again.values())])
+        self._alarm = loop.call_at(due, self._wake.set)
+        self._resting = True
         try:
-            async with asyncio.timeout(max(0.0, min(due) - loop.time())):
-                await self._wake.wait()
-        except TimeoutError:
-            pass
+            await self._wake.wait()
+        finally:
+            self._resting = False
+            self._alarm.cancel()
         self._wake.clear()
 
     def wake(self) -> None:
@@ -201,6 +280,7 @@ class Follower:
 
     async def _turn(self) -> None:
         """Drive every link that may want something, then compare with the broker if anything is uncertain or due."""
+        await self.lane.landed()
         if self.standing.frozen:
             await self.memory.commit()
             self.memory.dirty = {name: None for name, link in self.memory.links.items() if link.living}
@@ -284,7 +364,14 @@ class Follower:
 
     def level_within(self, seconds: float) -> None:
         """Compare with a fresh read after so many seconds at the latest."""
-        self._level_at = min(self._level_at, asyncio.get_running_loop().time() + seconds)
+        loop = asyncio.get_running_loop()
+        due = loop.time() + seconds
+        if due >= self._level_at:
+            return
+        self._level_at = due
+        if self._resting and self._alarm is not None and self._alarm.when() > due:
+            self._alarm.cancel()
+            self._alarm = loop.call_at(due, self._wake.set)
 
     async def _follow(self, name: LinkName) -> None:
         """Do what one link wants, step by step, by what is believed of it."""
@@ -313,8 +400,7 @@ class Follower:
             except NotDone as refusal:
                 self._put_off(name, refusal)
                 break
-            self._again.pop(name, None)
-            self._complained.pop(name, None)
+            self.granted(name)
         if self.standing.mode is MarginMode.NETTING and self.memory.links[name].symbol:
             done |= await self.leveller.set_net_levels(self.memory.links[name].symbol)
         self._answer(name, done=done)
@@ -416,7 +502,7 @@ class Follower:
         self._closed_s = {
             tag: at for tag, at in self._closed_s.items() if now - at < max(PAUSE_MIN_S, self.gateway.facts.settle_s)
         }
-        if leg.tag in self._closed_s:
+        if self.just_closed(leg):
             return self.wait_for_symbol(link)
         net = position = None
         if self.standing.mode is MarginMode.NETTING or lots_after:

@@ -7,13 +7,14 @@ keeps what is believed of our orders. Each owns its fields, so that neither can 
 import asyncio
 import logging
 from decimal import Decimal
+from typing import NamedTuple
 
 import msgspec
 
 from copier.clock import Clock
 from copier.errors import CopierError
 from copier.ledger import FactKept, JournalEntry, Ledger, LinkKept, ReadingKept, ReceiptKept, Remembered
-from copier.link import Leg, Link
+from copier.link import Leg, LegState, Link
 from copier.model import ZERO, MasterFacts, Receipt, SymbolSpec, Verdict
 from copier.plan import Planned, side_of
 from copier.settings import CopySettings, FollowerSettings
@@ -23,6 +24,8 @@ log = logging.getLogger(__name__)
 replace = msgspec.structs.replace
 
 LinkName = tuple[str, str]
+READINGS_MS = 10_000
+"""How far a quiet master was read is journaled so often: reading the same snapshots again changes nothing."""
 
 
 class Relation:
@@ -43,6 +46,15 @@ class Relation:
         self.specs: dict[str, SymbolSpec] = {}
 
 
+class Unsaved(NamedTuple):
+    """What of a follower's memory is on its way into the journal."""
+
+    entries: list[JournalEntry]
+    touched: dict[LinkName, None]
+    notes: list[JournalEntry]
+    read: dict[str, None]
+
+
 class Memory:
     """Links, relations and receipts of one follower, and what of them is not journaled yet."""
 
@@ -58,10 +70,18 @@ class Memory:
         """Links that may want something, in the order in which they came to want it."""
         self.asked: dict[LinkName, str] = {}
         """Changes of copied positions that have no receipt yet, by the event's name."""
+        self.uncertain: dict[LinkName, None] = {}
+        """Links with an order or a cut on its way, or of unknown outcome."""
         self._ledger = ledger
         self._touched: dict[LinkName, None] = {}
         self._notes: list[JournalEntry] = []
         self._read: dict[str, None] = {}
+        self._read_ms = 0
+        """When the oldest reading position that is not durable was noted."""
+        self._begun = {master for master, relation in self.relations.items() if relation.started}
+        """Masters of which a reading position is durable."""
+        for link in self.links.values():
+            self._judge(link)
 
     def want(self, link: Link) -> None:
         """Take over what the reader, a person or a limit wants of a link; nothing may be awaited since it was looked up."""
@@ -93,10 +113,30 @@ class Memory:
                 self.living[link.name] = link
             else:
                 self.living.pop(link.name, None)
+            self._judge(link)
+
+    def _judge(self, link: Link) -> None:
+        for leg in link.legs:
+            if leg.state is LegState.UNKNOWN or leg.state is LegState.SENDING:
+                self.uncertain[link.name] = None
+                return
+        if link.cut is not None and not link.cut.answered:
+            self.uncertain[link.name] = None
+        else:
+            self.uncertain.pop(link.name, None)
 
     def have_read(self, master: str) -> None:
         """Journal how far a master was read, with the next commit."""
+        if not self._read:
+            self._read_ms = self.clock.now_ms()
         self._read[master] = None
+
+    @property
+    def pressing(self) -> bool:
+        """Whether something should become durable, or be done, soon: more than how far quiet masters were read."""
+        if self.dirty or self._touched or self._notes or self._read.keys() - self._begun:
+            return True
+        return bool(self._read) and self.clock.now_ms() - self._read_ms >= READINGS_MS
 
     async def save(self, link: Link) -> None:
         """Believe a link and make it durable, with all else that is not yet. Raise `StoreError` or `Fenced`."""
@@ -105,21 +145,35 @@ class Memory:
 
     async def commit(self) -> None:
         """Make everything that changed durable, in one record. Raise `StoreError` or `Fenced`."""
+        unsaved = self.take()
+        if not unsaved.entries:
+            return
+        try:
+            await self._ledger.append(unsaved.entries)
+        except (CopierError, asyncio.CancelledError):
+            self.give_back(unsaved)
+            raise
+        self.durable(unsaved)
+
+    def take(self) -> "Unsaved":
+        """Hand out all that is not durable, to whoever appends it; `durable` or `give_back` says how that went."""
         touched, self._touched = self._touched, {}
         notes, self._notes = self._notes, []
         read, self._read = self._read, {}
         entries: list[JournalEntry] = [LinkKept(link=self.links[name]) for name in touched]
         entries += notes
         entries += [ReadingKept(follower=self.name, master=m, entry=str(self.relations[m].seen)) for m in read]
-        if not entries:
-            return
-        try:
-            await self._ledger.append(entries)
-        except (CopierError, asyncio.CancelledError):
-            self._touched = {**touched, **self._touched}
-            self._notes = notes + self._notes
-            self._read = {**read, **self._read}
-            raise
+        return Unsaved(entries, touched, notes, read)
+
+    def durable(self, unsaved: "Unsaved") -> None:
+        """What was handed out is durable."""
+        self._begun |= unsaved.read.keys()
+
+    def give_back(self, unsaved: "Unsaved") -> None:
+        """What was handed out is not durable, or nobody knows: append it again."""
+        self._touched = {**unsaved.touched, **self._touched}
+        self._notes = unsaved.notes + self._notes
+        self._read = {**unsaved.read, **self._read}
 
     def keep(self, entry: JournalEntry) -> None:
         """Journal an entry with the next commit."""

@@ -12,10 +12,10 @@ from copier.errors import Rejected, StoreError, Unavailable
 from copier.leveller import Leveller
 from copier.link import Leg, LegState, Link, LinkState, make_tag
 from copier.memory import LinkName, Memory
-from copier.model import ZERO, MarginMode, MasterPosition, Refused, TradeRequest, Verdict
+from copier.model import ZERO, MarginMode, MasterPosition, Permit, Quote, Record, Refused, TradeRequest, Verdict
 from copier.orders import NotDone, Orders
 from copier.plan import NOT_KNOWN_YET, OpenFacts, Planned, check_before_quote, plan_open, symbol_of
-from copier.policy import FollowerRisk, SharedSymbol
+from copier.policy import FollowerRisk, Mode, Rounding, SharedSymbol
 from copier.standing import Standing
 from copier.stops import LevelFacts, levels_to_set
 
@@ -44,6 +44,20 @@ class Agenda(Protocol):
     def wait_for_symbol(self, link: Link) -> bool:
         """Put a link off until the order before it in its netting symbol is certain; return False."""
         ...
+
+
+class Outgoing(Record, frozen=True, kw_only=True):
+    """One opening order, planned and not yet sent."""
+
+    before: Link
+    """What was believed of the link before."""
+    link: Link
+    """What must be durable before the order leaves."""
+    leg: Leg
+    request: TradeRequest
+    permit: Permit = Permit(token=0, not_after_ms=0)
+    planned: Planned
+    master_lots: Decimal
 
 
 class Opens:
@@ -83,18 +97,7 @@ class Opens:
             return False
         if self._leveller.waits_for(planned.symbol, link.name):
             return self._agenda.wait_for_symbol(link)
-        link = replace(
-            link,
-            symbol=planned.symbol,
-            side=planned.side,
-            state=LinkState.COPIED,
-            anchor=link.position.lots_opened,
-            before=link.before + link.growth - master_lots,
-            stop_loss=planned.stop_loss,
-            take_profit=planned.take_profit,
-            laid_for=levels_of(link.position),
-            reason="",
-        )
+        link = _decided(link, planned, master_lots)
         for lots in planned.lots:
             if not await self._send(link, planned, lots, master_lots):
                 return False
@@ -113,18 +116,52 @@ class Opens:
         waited_ms = self._memory.clock.now_ms() - link.stamps.received_ms
         return relation.facts is None or waited_ms <= relation.policy.protection.open_age_max_s * 1000
 
-    async def _plan(self, link: Link, master_lots: Decimal) -> Planned | Refused:
+    def prepare(self, link: Link) -> "Outgoing | None":
+        """Plan a new position on what was read beforehand and return its one order, ready to be journaled and delivered.
+
+        Return None where anything asks for a closer look: what was read is too old, a rule says no, more than one order is due.
+        """
         relation = self._memory.relations[link.master]
         policy = relation.policy
-        now = self._memory.clock.now_ms()
+        if policy.size.rounding is Rounding.CARRY or link.name in self._first_try_ms:
+            return None
+        if not self._has_room(float(policy.protection.orders_per_s)):
+            return None
+        found = self._symbol(link)
+        if isinstance(found, Refused):
+            return None
+        symbol, mode = found
+        age_max_ms = policy.protection.read_ahead_max_ms
+        read = self._standing.quote_read(symbol, age_max_ms)
+        rate = self._standing.rate_read(relation.facts, age_max_ms)
+        if read is None or (rate is None and relation.facts is not None) or not self._standing.account_read(age_max_ms):
+            return None
+        quote, quote_ms = read
+        master_lots = link.position.lots
+        planned = self._decide(link, master_lots, mode, quote, quote_ms, rate)
+        if isinstance(planned, Refused) or len(planned.lots) != 1:
+            return None
+        self._sent_s.append(asyncio.get_running_loop().time())
+        return self._compose(_decided(link, planned, master_lots), planned, planned.lots[0], master_lots, None)
+
+    def _symbol(self, link: Link) -> tuple[str, Mode] | Refused:
+        """Return what to trade and in which mode, or what already speaks against it before any price is asked for."""
+        relation = self._memory.relations[link.master]
+        policy = relation.policy
         mode, why = self._standing.mode_of(link.master)
-        refused = check_before_quote(policy, link.position, mode, why, now)
+        refused = check_before_quote(policy, link.position, mode, why, self._memory.clock.now_ms())
         if refused:
             return refused
         master_spec = relation.specs.get(link.position.symbol)
         symbol = symbol_of(policy, link.position.symbol, master_spec, self._standing.catalogue)
-        if isinstance(symbol, Refused):
-            return symbol
+        return symbol if isinstance(symbol, Refused) else (symbol, mode)
+
+    async def _plan(self, link: Link, master_lots: Decimal) -> Planned | Refused:
+        found = self._symbol(link)
+        if isinstance(found, Refused):
+            return found
+        symbol, mode = found
+        policy = self._memory.relations[link.master].policy
         try:
             quote = await self._standing.quote(symbol)
         except Rejected as error:
@@ -137,32 +174,51 @@ class Opens:
             if shared and policy.copying.shared_symbols is SharedSymbol.REFUSE:
                 return Refused(code="symbol_shared", rule="copy.shared_symbols", message=shared)
         await self._standing.refresh_account()
-        now = self._memory.clock.now_ms()
+        quote_ms = self._memory.clock.now_ms()
+        rate = await self._standing.rate(self._memory.relations[link.master].facts)
+        return self._decide(link, master_lots, mode, quote, quote_ms, rate)
+
+    def _decide(
+        self, link: Link, master_lots: Decimal, mode: Mode, quote: Quote, quote_ms: int, rate: Decimal | None
+    ) -> Planned | Refused:
+        relation, symbol = self._memory.relations[link.master], quote.symbol
         facts = OpenFacts(
-            now_ms=now,
+            now_ms=self._memory.clock.now_ms(),
             mode=mode,
             account=self._standing.account,
             account_ms=self._standing.account_ms,
             quote=quote,
-            quote_ms=now,
+            quote_ms=quote_ms,
             master=relation.facts,
-            master_spec=master_spec,
-            rate=await self._standing.rate(relation.facts),
+            master_spec=relation.specs.get(link.position.symbol),
+            rate=rate,
             residue=self._standing.residue(link.master, symbol),
             exposures=self._standing.exposures(self._memory.living.values(), self._leveller.foreign_positions),
             relation_losses=self._standing.losses(link.master),
             follower_losses=self._standing.losses(""),
         )
-        return plan_open(policy, self._risk, link, master_lots, facts)
+        return plan_open(relation.policy, self._risk, link, master_lots, facts)
 
     async def _send(self, link: Link, planned: Planned, lots: Decimal, master_lots: Decimal) -> bool:
         """Journal one order and send it; return whether it was filled."""
-        policy = self._memory.relations[link.master].policy.copying
-        stamps = replace(link.stamps, decided_ms=self._memory.clock.now_ms(), sent_ms=0, answered_ms=0)
         net = None
         if self._standing.mode is MarginMode.NETTING:
             await self._leveller.level()
             net = self._leveller.net_now(planned.symbol)
+        order = self._compose(link, planned, lots, master_lots, net)
+        await self._pace(float(self._memory.relations[link.master].policy.protection.orders_per_s))
+        order = self.begin(order)
+        try:
+            await self._memory.save(order.link)
+        except StoreError:
+            self.withdraw(order)
+            raise
+        return await self.deliver(order)
+
+    def _compose(self, link: Link, planned: Planned, lots: Decimal, master_lots: Decimal, net: Decimal | None) -> "Outgoing":
+        """Return one order of a plan, as it is to leave."""
+        policy = self._memory.relations[link.master].policy.copying
+        stamps = replace(link.stamps, decided_ms=self._memory.clock.now_ms(), sent_ms=0, answered_ms=0)
         self._number += 1
         leg = Leg(tag=make_tag(self._token, self._number), side=planned.side, asked=lots, net_before=net)
         before = self._memory.links[link.name]
@@ -181,20 +237,35 @@ class Opens:
             comment=policy.comment,
             tag=leg.tag,
         )
-        await self._pace(float(self._memory.relations[link.master].policy.protection.orders_per_s))
-        sent_ms = self._memory.clock.now_ms()
+        return Outgoing(before=before, link=link, leg=leg, request=request, planned=planned, master_lots=master_lots)
+
+    def begin(self, order: "Outgoing") -> "Outgoing":
+        """Return an order with its deadline running: what of it must be durable before it may leave is its link."""
+        link, leg, permit = self._orders.begin_open(order.link, order.leg)
+        return replace(order, link=link, leg=leg, permit=permit)
+
+    def withdraw(self, order: "Outgoing") -> None:
+        """Want it again: it could not be made durable, so nothing was sent."""
+        self._memory.dirty[order.before.name] = None
+        self._memory.believe(order.before)
+
+    async def deliver(self, order: "Outgoing") -> bool:
+        """Send an order that is durable, and take note of what became of it; return whether it was filled."""
+        planned, leg, master_lots = order.planned, order.leg, order.master_lots
+        lots, sent_ms = leg.asked, self._memory.clock.now_ms()
         try:
-            link, result = await self._orders.open_leg(link, leg, request)
+            link, result = await self._orders.finish_open(order.link, leg, order.request, order.permit)
         except NotDone as refusal:
-            self._not_opened(before, refusal, planned, link)
+            self._not_opened(order.before, refusal, planned, order.link)
             return False
         except StoreError:
-            self._memory.dirty[before.name] = None
-            self._memory.believe(before)  # The intent is not durable, so nothing was sent.
+            self.withdraw(order)
             raise
         finally:
             self._leveller.traded(planned.symbol)
-        link = replace(link, stamps=replace(stamps, sent_ms=sent_ms, answered_ms=self._memory.clock.now_ms()))
+        self._standing.filled(leg.tag)
+        stamps = replace(order.link.stamps, sent_ms=sent_ms, answered_ms=self._memory.clock.now_ms())
+        link = replace(link, stamps=stamps)
         if result is not None and (result.price != planned.price or len(link.legs) > 1):
             link = replace(link, laid_for=None)  # The levels were laid on another fill than we got.
         self._first_try_ms.pop(link.name, None)
@@ -221,6 +292,12 @@ class Opens:
         if len(self._sent_s) >= burst:
             await asyncio.sleep(max(0.0, self._sent_s[-burst] + burst / orders_per_s - loop.time()))
         self._sent_s.append(loop.time())
+
+    def _has_room(self, orders_per_s: float) -> bool:
+        burst = max(1, int(orders_per_s))
+        if len(self._sent_s) < burst:
+            return True
+        return self._sent_s[-burst] + burst / orders_per_s <= asyncio.get_running_loop().time()
 
     def _not_opened(self, before: Link, refusal: NotDone, planned: Planned, tried: Link) -> None:
         """Try again within the budget what was surely not executed; else it is refused for good."""
@@ -276,6 +353,21 @@ class Opens:
         )
         laid_for = levels_of(link.position)
         self._memory.believe(replace(link, stop_loss=levels.stop, take_profit=levels.target, laid_for=laid_for))
+
+
+def _decided(link: Link, planned: Planned, master_lots: Decimal) -> Link:
+    return replace(
+        link,
+        symbol=planned.symbol,
+        side=planned.side,
+        state=LinkState.COPIED,
+        anchor=link.position.lots_opened,
+        before=link.before + link.growth - master_lots,
+        stop_loss=planned.stop_loss,
+        take_profit=planned.take_profit,
+        laid_for=levels_of(link.position),
+        reason="",
+    )
 
 
 def levels_of(position: MasterPosition) -> tuple[Decimal, Decimal, Decimal]:

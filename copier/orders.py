@@ -75,6 +75,11 @@ class Orders:
         life_ms = min(ORDER_LIFE_MS, self._term.left_s * 1000)
         return Permit(token=self._token, not_after_ms=self._clock.now_ms() + round(life_ms))
 
+    @property
+    def may_leave(self) -> bool:
+        """Whether this process may trade at all just now."""
+        return self._term.left_s > 0
+
     def _expect_term(self) -> None:
         """Raise `StoreError` where the lease is over: then nothing leaves, whatever is journaled."""
         if self._term.left_s <= 0:
@@ -86,13 +91,27 @@ class Orders:
         A server that takes no levels at an open gets the order without them; the leg then says that it has none. Raise
         `NotDone` where it was surely not executed; the leg is then no longer part of what may be open.
         """
+        link, leg, permit = self.begin_open(link, leg)
+        await self._save(link)
+        return await self.finish_open(link, leg, request, permit)
+
+    def begin_open(self, link: Link, leg: Leg) -> tuple[Link, Leg, Permit]:
+        """Return the link to be made durable before its order may leave, the leg in it, and until when the order is good."""
+        permit = self._permit()
+        leg = replace(leg, sent_ms=self._clock.now_ms(), not_after_ms=permit.not_after_ms, attempts=leg.attempts + 1)
+        return with_leg(link, leg), leg, permit
+
+    async def finish_open(self, link: Link, leg: Leg, request: TradeRequest, permit: Permit) -> tuple[Link, TradeResult | None]:
+        """Send what `begin_open` returned, now that it is durable; as `open_leg`."""
         try:
-            return await self._open(link, leg, request)
+            return await self._open(link, leg, request, permit)
         except NotDone as refusal:
             if refusal.code != Reason.INVALID_STOPS or not await self._levels_hold(request):
                 raise
         log.info("%s: %s takes no levels at the open; they are set once it is filled", self._name, request.symbol)
-        return await self._open(link, leg, replace(request, stop_loss=ZERO, take_profit=ZERO))
+        link, leg, permit = self.begin_open(link, leg)
+        await self._save(link)
+        return await self._open(link, leg, replace(request, stop_loss=ZERO, take_profit=ZERO), permit)
 
     async def _levels_hold(self, request: TradeRequest) -> bool:
         """Return whether the levels of an order are right by the price now, so that it is not they which were refused."""
@@ -107,11 +126,7 @@ class Orders:
         stop_holds = not request.stop_loss or (price - request.stop_loss) * sign >= least
         return stop_holds and (not request.take_profit or (request.take_profit - price) * sign >= least)
 
-    async def _open(self, link: Link, leg: Leg, request: TradeRequest) -> tuple[Link, TradeResult | None]:
-        permit = self._permit()
-        leg = replace(leg, sent_ms=self._clock.now_ms(), not_after_ms=permit.not_after_ms, attempts=leg.attempts + 1)
-        link = with_leg(link, leg)
-        await self._save(link)
+    async def _open(self, link: Link, leg: Leg, request: TradeRequest, permit: Permit) -> tuple[Link, TradeResult | None]:
         self._expect_term()
         log.info("%s: %s %s %s lots as %s", self._name, request.action, request.symbol, request.lots, leg.tag)
         try:
@@ -144,6 +159,14 @@ class Orders:
         out of it, or, where the position stands on the other side or not at all, taken back by the opposite order. There the
         answer alone is believed: the one position says nothing of a single leg. Raise `NotDone`.
         """
+        link, cut, permit = self.begin_cut(link, leg, lots_after, book_net, position)
+        await self._save(link)
+        return await self.finish_cut(link, leg, cut, permit, position)
+
+    def begin_cut(
+        self, link: Link, leg: Leg, lots_after: Decimal, book_net: Decimal | None, position: Position | None
+    ) -> tuple[Link, Cut, Permit]:
+        """Return the link to be made durable before the cut may leave, the cut in it, and until when it is good."""
         permit = self._permit()
         part = leg.lots - lots_after
         against = book_net is not None and (position is None or position.type is not leg.side)
@@ -158,8 +181,12 @@ class Orders:
             sent_ms=self._clock.now_ms(),
             not_after_ms=permit.not_after_ms,
         )
-        link = replace(link, cut=cut)
-        await self._save(link)
+        return replace(link, cut=cut), cut, permit
+
+    async def finish_cut(self, link: Link, leg: Leg, cut: Cut, permit: Permit, position: Position | None) -> Link:
+        """Send what `begin_cut` returned, now that it is durable; as `cut_leg`."""
+        book_net, part = cut.net_before, cut.lots_before - cut.lots_after
+        against = book_net is not None and (position is None or position.type is not leg.side)
         self._expect_term()
         log.info("%s: ticket %s down to %s lots", self._name, cut.ticket, cut.lots_after)
         try:
@@ -167,7 +194,7 @@ class Orders:
                 back = TradeRequest(symbol=link.symbol, action=leg.side.opposite, lots=part, tag=leg.tag)
                 part, rest = (await self._gateway.execute_trade(back, permit)).lots, None
             else:
-                whole = book_net is None and lots_after == 0
+                whole = book_net is None and cut.lots_after == 0
                 done = await self._gateway.close_position(CloseRequest(ticket=cut.ticket, lots=None if whole else part), permit)
                 part, rest = done.lots or part, done.rest_ticket
         except Rejected as error:

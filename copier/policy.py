@@ -623,6 +623,8 @@ class ProtectionPolicy(Policy):
     """Refuse an open older than this; one whose age nobody can tell counts as old."""
     margin_level_min: Positive | None = None
     """Refuse when the margin level after the trade would be under this, in percent."""
+    read_ahead_max_ms: Whole = 1_000
+    """A price and account read beforehand, and no longer ago than this, are decided on without asking again; 0 always asks."""
     retry_budget_s: NotNegative = Decimal(5)
     """How long an order that was surely not executed may be tried again."""
     orders_per_s: Positive = Decimal(10)

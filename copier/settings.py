@@ -420,6 +420,8 @@ class ScheduleSettings(Policy):
 
     reconcile_s: Annotated[Positive, Field(le=3600)] = Decimal(30)
     """How often master, ledger and follower are compared, besides after every gap and restart."""
+    ahead_s: Annotated[NotNegative, Field(le=60)] = Decimal("0.5")
+    """How often account and prices of a resting follower are read ahead, so that the next open need not wait; 0 never."""
     equity_s: Annotated[Positive, Field(le=3600)] = Decimal(60)
     """How often balance and equity are recorded and loss limits judged by them."""
     trim_s: Annotated[Positive, Field(le=86_400)] = Decimal(3600)

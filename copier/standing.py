@@ -1,5 +1,6 @@
 """Where a follower stands: its account, its prices, its loss limits, and what it may do just now."""
 
+import contextlib
 import logging
 from collections.abc import Collection, Iterable, Mapping
 from datetime import UTC, datetime, timedelta
@@ -14,7 +15,7 @@ from copier.facts import Exposure, LossRoom
 from copier.gateway import Gateway
 from copier.ledger import FactKept, Remembered
 from copier.limits import LimitState, Money, Observation, active, observe, rearm, room
-from copier.link import LegState, Link
+from copier.link import Leg, LegState, Link
 from copier.model import (
     ZERO,
     Account,
@@ -35,6 +36,10 @@ log = logging.getLogger(__name__)
 
 ACCOUNT_AGE_MS = 1_000
 """An account read no longer ago than this need not be read again before an order."""
+WARM_SYMBOLS = 4
+"""Prices of so many symbols, those asked for last, are read ahead."""
+EXPOSED_MAX = 2_000
+_ONE = Decimal(1)
 _STRICTER = {Mode.LIVE: 0, Mode.SHADOW: 0, Mode.CLOSE_ONLY: 1, Mode.FROZEN: 2}
 
 
@@ -58,6 +63,12 @@ class Standing:
         self._gateway = gateway
         self._clock = clock
         self._quotes: dict[str, Quote] = {}
+        self._quoted_ms: dict[str, int] = {}
+        self._rate_ms = 0
+        self._rate: tuple[str, Decimal | None] = ("", None)
+        self._unaccounted: set[str] = set()
+        """Tags of orders filled since the account was read: its figures may not hold them yet."""
+        self._exposed: dict[str, tuple[Leg, Decimal, Quote | None, Exposure]] = {}
         self.silent: dict[str, str] = {}
         """Masters that nothing is heard of and for which nothing is opened meanwhile, and in words since when."""
         self._controls: Mapping[str, str] = {}
@@ -86,18 +97,57 @@ class Standing:
     async def refresh_account(self, age_max_ms: int = ACCOUNT_AGE_MS) -> Account:
         """Return the account, read again if it is older than this. Raise `Unavailable`, also for another account's answer."""
         if self._clock.now_ms() - self.account_ms > age_max_ms:
+            filled = set(self._unaccounted)
             account = await self._gateway.get_account()
             if account.account != self.account.account:
                 raise Unavailable(f"expected {self.account.account}, the terminal shows another account", account=account.account)
             self.account, self.account_ms = account, self._clock.now_ms()
+            self._unaccounted -= filled
         return self.account
+
+    def filled(self, tag: str) -> None:
+        """Note an order that the account's figures may not hold before they are read again."""
+        self._unaccounted.add(tag)
+
+    def account_read(self, age_max_ms: int) -> bool:
+        """Return whether the account was read no longer ago than this."""
+        return self._clock.now_ms() - self.account_ms <= min(age_max_ms, ACCOUNT_AGE_MS)
+
+    def quote_read(self, symbol: str, age_max_ms: int) -> tuple[Quote, int] | None:
+        """Return a price that was read no longer ago than this, and when."""
+        at_ms = self._quoted_ms.get(symbol, 0)
+        return (self._quotes[symbol], at_ms) if at_ms and self._clock.now_ms() - at_ms <= age_max_ms else None
+
+    def rate_read(self, master: MasterFacts | None, age_max_ms: int) -> Decimal | None:
+        """Return the rate to a master's currency where it needs no reading, or was read no longer ago than this."""
+        if master is None:
+            return None
+        if master.currency == self.account.currency:
+            return _ONE
+        currency, rate = self._rate
+        fresh = currency == master.currency and self._clock.now_ms() - self._rate_ms <= age_max_ms
+        return rate if fresh else None
+
+    async def read_ahead(self, master: MasterFacts | None, age_min_ms: int) -> None:
+        """Read again what the next open is likely to be decided on, where it is older than this. Raise `GatewayError`."""
+        now = self._clock.now_ms()
+        await self.refresh_account(age_min_ms)
+        for symbol in list(self._quoted_ms)[-WARM_SYMBOLS:]:
+            if age_min_ms < now - self._quoted_ms[symbol]:
+                with contextlib.suppress(GatewayError):
+                    await self.quote(symbol)
+        if master is not None and master.currency != self.account.currency:
+            await self.rate(master)
 
     async def quote(self, symbol: str) -> Quote:
         """Return the price now, and remember the symbol's rules."""
+        asked_ms = self._clock.now_ms()
         quote = await self._gateway.get_quote(symbol)
         if quote.account != self.account.account:
             raise Unavailable(f"expected {self.account.account}, the terminal shows another account", account=quote.account)
         self._quotes[symbol] = quote
+        self._quoted_ms.pop(symbol, None)  # The last asked for stand last.
+        self._quoted_ms[symbol] = asked_ms
         return quote
 
     def spec(self, symbol: str) -> SymbolSpec | None:
@@ -118,7 +168,9 @@ class Standing:
             except GatewayError:
                 continue
             middle = (quote.bid + quote.ask) / 2
-            return 1 / middle if inverse else middle
+            rate = 1 / middle if inverse else middle
+            self._rate, self._rate_ms = (theirs, rate), self._clock.now_ms()
+            return rate
         return None
 
     def _pairs(self, ours: str, theirs: str) -> list[tuple[str, bool]]:
@@ -150,9 +202,7 @@ class Standing:
         for link in links:
             for leg in link.legs:
                 if leg.living:
-                    sending = leg.state is not LegState.OPEN
-                    lots = leg.asked if sending else leg.lots
-                    found.append(self._exposure(link, lots, leg.price, leg.stop_loss, sending=sending))
+                    found.append(self._exposure(link, leg))
         for position in foreign:
             found.append(
                 Exposure(
@@ -168,11 +218,18 @@ class Standing:
             )
         return tuple(found)
 
-    def _exposure(self, link: Link, lots: Decimal, price: Decimal, stop: Decimal, *, sending: bool) -> Exposure:
+    def _exposure(self, link: Link, leg: Leg) -> Exposure:
         quote = self._quotes.get(link.symbol)
+        sending = leg.state is not LegState.OPEN or leg.tag in self._unaccounted
+        known = self._exposed.get(leg.tag)
+        same = known is not None and known[0] is leg and known[1] is link.stop_loss and known[2] is quote
+        if same and known is not None and known[3].sending is sending:
+            return known[3]
+        lots = leg.lots if leg.state is LegState.OPEN else leg.asked
+        price, stop = leg.price, leg.stop_loss
         now = quote.price_to_close(link.side) if quote is not None else price
         policy = next(copy for copy in self._settings.copies if copy.master == link.master)
-        return Exposure(
+        exposure = Exposure(
             symbol=link.symbol,
             side=link.side,
             lots=lots,
@@ -184,6 +241,10 @@ class Standing:
             relation=link.master,
             sending=sending,
         )
+        if len(self._exposed) > EXPOSED_MAX:
+            self._exposed.clear()
+        self._exposed[leg.tag] = (leg, link.stop_loss, quote, exposure)
+        return exposure
 
     # Limits ------------------------------------------------------------------------------------------------------------
 
@@ -270,6 +331,11 @@ class Standing:
         changed = mine != self._controls
         self._controls = mine
         return changed
+
+    @property
+    def steered(self) -> bool:
+        """Whether a person has taken anything away from this account."""
+        return any(control in ("close_only", "flatten", "frozen") for control in self._controls.values())
 
     @property
     def frozen(self) -> bool:

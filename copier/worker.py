@@ -11,12 +11,13 @@ from collections.abc import AsyncIterator, Collection, Mapping
 
 from copier.clock import Clock
 from copier.errors import Fenced, StoreError
+from copier.express import Ahead, Express
 from copier.follower import Follower
 from copier.gateway import Gateway
 from copier.leases import Term
 from copier.ledger import Ledger
 from copier.settings import FollowerSettings
-from copier.stream import Entry, EntryId, Stream
+from copier.stream import EntryId, Stream
 
 log = logging.getLogger(__name__)
 
@@ -42,8 +43,12 @@ class Worker:
         reconcile_s: float = 30.0,
         block_ms: int = 1_000,
         term: Term | None = None,
+        ahead_s: float = 0.0,
     ) -> None:
-        """`gateways` are looked up when a follower comes; `term` is how long this process may trade at all."""
+        """`gateways` are looked up when a follower comes; `term` is how long this process may trade at all.
+
+        `ahead_s` is how often prices and accounts are read ahead for the next open; 0 is never.
+        """
         self.name = name
         self.followers: dict[str, Follower] = {}
         self.error = ""
@@ -60,6 +65,8 @@ class Worker:
         self._reconcile_s = reconcile_s
         self._block_ms = block_ms
         self._term = term or Term()
+        self._ahead_s = ahead_s
+        self._express = Express(ledger)
         self._after: dict[str, EntryId] = {}
         self._tasks: asyncio.TaskGroup | None = None
         self._reader: asyncio.Task[None] | None = None
@@ -78,10 +85,12 @@ class Worker:
     async def working(self) -> AsyncIterator[None]:
         """Read the streams for whoever is added while the block lasts; at its end every follower stops where it is."""
         async with asyncio.TaskGroup() as self._tasks:
+            ahead = self._tasks.create_task(Ahead(self.followers, self._ahead_s).run()) if self._ahead_s else None
             try:
                 yield
             finally:
-                for task in (self._reader, *self._following.values()):
+                self._express.stop()
+                for task in (self._reader, ahead, *self._following.values()):
                     if task is not None:
                         task.cancel()
 
@@ -175,9 +184,14 @@ class Worker:
             if entries:
                 now = self._clock.now_ms()
                 self.heard_ms |= dict.fromkeys([entry.master for entry in entries], now)
+            touched: dict[str, Follower] = {}
             for entry in entries:
                 self._after[entry.master] = entry.id
-                self._hand_out(entry)
+                for name, follower in self.followers.items():
+                    if entry.master in follower.relations:
+                        follower.take_in(entry)
+                        touched[name] = follower
+            self._express.send(touched.values())
 
     async def _begin_reading(self) -> None:
         self._after = {}
@@ -202,8 +216,3 @@ class Worker:
                     if master in follower.relations and not follower.relations[master].started:
                         follower.accept(snapshot)
         self._after[master] = min(relation.seen for relation in relations)
-
-    def _hand_out(self, entry: Entry) -> None:
-        for follower in self.followers.values():
-            if entry.master in follower.relations:
-                follower.accept(entry)
