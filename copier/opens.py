@@ -123,7 +123,8 @@ class Opens:
         """
         relation = self._memory.relations[link.master]
         policy = relation.policy
-        if policy.size.rounding is Rounding.CARRY or link.name in self._first_try_ms:
+        age_max_ms = policy.protection.read_ahead_max_ms
+        if not age_max_ms or policy.size.rounding is Rounding.CARRY or link.name in self._first_try_ms:
             return None
         if not self._has_room(float(policy.protection.orders_per_s)):
             return None
@@ -131,7 +132,6 @@ class Opens:
         if isinstance(found, Refused):
             return None
         symbol, mode = found
-        age_max_ms = policy.protection.read_ahead_max_ms
         read = self._standing.quote_read(symbol, age_max_ms)
         rate = self._standing.rate_read(relation.facts, age_max_ms)
         if read is None or (rate is None and relation.facts is not None) or not self._standing.account_read(age_max_ms):
