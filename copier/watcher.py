@@ -285,8 +285,9 @@ class Watcher:
             since = min(known.open_time for known in missing) - DEAL_LOOK_BACK
             every = [deal for deal in await history.get_deals(since) if deal.entry in (DealEntry.OUT, DealEntry.OUT_BY)]
         for known in missing:
-            if tickets:  # A ticket closed in part lives on as another: only its own closing, of all that it held, is one.
-                closed = [deal for deal in every if deal.order == known.ticket]
+            if tickets:  # A ticket closed in part lives on as a later one: together they must have closed all that it held.
+                mine = [deal for deal in every if deal.order == known.ticket or deal.position_id == known.identifier]
+                closed = [deal for deal in mine if deal.order >= known.ticket]
                 flat = sum((deal.lots for deal in closed), ZERO) >= known.lots
             else:
                 deals = await history.get_deals(known.open_time - DEAL_LOOK_BACK, known.identifier)
