@@ -61,6 +61,8 @@ class Leveller:
         self._traded_ms: dict[str, int] = {}
         self._odd_ms: dict[str, int] = {}
         self._net_identifiers: dict[str, int] = {}
+        self._bare: dict[str, tuple[int, int]] = {}
+        """Netting: symbols without the position that must be there: when that was first seen, and in how many reads."""
 
     def traded(self, symbol: str) -> None:
         """Note that an order of ours has just moved, or may have moved, a symbol's volume."""
@@ -285,7 +287,11 @@ class Leveller:
         follower = self._follower
         self._net_identifiers |= {position.symbol: position.identifier for position in self.book.positions}
         living = [link for link in follower.memory.living.values() if link.symbol]
+        were_bare, self._bare = self._bare, {}
         for link in living:
+            if await self._is_bare(link, were_bare):
+                follower.level_within(LOOK_AGAIN_S)
+                continue
             folded, findings = fold_net(link, self.book)
             if folded is not link:
                 self._settle_net(link, folded)
@@ -304,6 +310,23 @@ class Leveller:
             if link.living
         ):
             follower.level_within(LOOK_AGAIN_S)
+
+    async def _is_bare(self, link: Link, were_bare: dict[str, tuple[int, int]]) -> bool:
+        """Return whether the list lacks the position that an order on its way was measured against, and nothing says it is gone.
+
+        A terminal that has just connected may list nothing yet: that must not pass for what our order has done.
+        """
+        symbol, now = link.symbol, self.book.began_ms
+        before = [leg.net_before for leg in link.legs if leg.state in (LegState.UNKNOWN, LegState.SENDING)]
+        before += [link.cut.net_before] if link.cut is not None else []
+        if not any(before) or self.book.position_of(symbol) is not None:
+            return False
+        ticket = link.cut.ticket if link.cut is not None else max((leg.ticket for leg in link.legs), default=0)
+        if _closing(await self._deals_of(self._net_identifiers.get(symbol, ticket))) is not None:
+            return False
+        first, count = were_bare.get(symbol, (now, 0))
+        self._bare[symbol] = (first, count + 1)
+        return count + 1 < 2 or now - first < self._patience_ms
 
     def _settle_net(self, before: Link, after: Link) -> None:
         follower = self._follower
@@ -360,7 +383,8 @@ class Leveller:
 
     def net_now(self, symbol: str) -> Decimal:
         """Return a netting symbol's signed volume as it must be by now, where no order in it is uncertain."""
-        if not self.lags(symbol):
+        bare = self.book.position_of(symbol) is None and not self.understood(symbol)
+        if not bare and not self.lags(symbol):
             return self.book.net(symbol)
         return ours(self._follower.links.values(), symbol) + self._foreign.get(symbol, ZERO)
 

@@ -101,3 +101,51 @@ def test_levels_of_a_copy_whose_answer_was_lost_keep_their_distance(mode: Margin
         assert (copy.stop_loss, copy.take_profit) == (D("1.09010"), D("1.12010"))
 
     story(lambda: World(MarginMode.HEDGING, one(mode, {"copy": {"stops": "distance", "targets": "distance"}})), tell)
+
+
+def test_an_mt4_master_that_closed_positions_part_by_part_unseen_is_believed_by_its_history() -> None:
+    async def tell(world: World) -> None:
+        tickets = [world.buy("EURUSD", lots) for lots in ("0.40", "0.60", "0.80")]
+        await world.settle()
+        assert world.net_is("EURUSD", "1.80")
+        world.master.faults.offline = True
+        for ticket in tickets:
+            world.close(ticket, "0.20")
+        await world.settle(1)
+        for position in world.master.positions:
+            world.close(position.ticket)
+        world.master.faults.offline = False
+        await world.settle(10)
+        assert world.accounts["f"].positions == ()
+
+    story(lambda: World(MarginMode.MT4, one(MarginMode.HEDGING)), tell)
+
+
+@pytest.mark.parametrize("history", ["with", "without"])
+def test_a_netting_list_that_is_empty_after_connecting_settles_no_close_and_no_open(history: str) -> None:
+    """A broker is slow to close, the worker is started anew, and its terminal lists nothing yet."""
+
+    async def tell(world: World) -> None:
+        account = world.accounts["f"]
+        ticket = world.buy("EURUSD", "1.00")
+        await world.settle()
+        account.faults.next(Operation.CLOSE, delay(send_s=3.0))
+        world.close(ticket)
+        await world.settle(1)
+        account.faults.empty_after_open_s = 2.0
+        world.worker_task.cancel()
+        await account.gateway.close()
+        world.start_worker()
+        await world.settle(1)
+        assert [leg.lots for leg in world.link().legs] == [D("1.00")]
+        await world.settle(40)
+        assert account.positions == ()
+        assert not world.follower().memory.living
+
+    def world() -> World:
+        made = World(MarginMode.HEDGING, one(MarginMode.NETTING))
+        if history == "without":
+            made.accounts["f"].gateway.deals = None
+        return made
+
+    story(world, tell)
