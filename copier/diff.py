@@ -25,6 +25,7 @@ from copier.model import (
     Reduced,
     Reversed,
     ScaledIn,
+    Side,
     Snapshot,
 )
 
@@ -125,6 +126,8 @@ def diff(
     for position in matching.fresh:
         identifier = position.ticket if mode is MarginMode.MT4 else position.identifier
         generation = view.gone.get(identifier, 0) + 1
+        if mode is MarginMode.NETTING and generation % 2 != (position.type is Side.BUY):
+            generation += 1  # Odd is long: a position that turned while nobody watched never passes for what it was before.
         opened = _confirmed(position, identifier, generation, position.lots)
         events.append(Opened(position=opened, absent_ms=absent_ms, **stamp))
     return events

@@ -95,6 +95,9 @@ class GatewayFacts(msgspec.Struct, frozen=True, kw_only=True):
     kind: str
     settle_s: float
     """After an accepted request, or an order's not-after, at most this long until every read shows its effect."""
+    late_s: float = 30.0
+    """A broker may sit on a request it took for so long after its not-after: a reduction whose outcome is not known is not
+    asked for again before, as doing it twice would close too much."""
     call_timeout_s: float = 10.0
     """No operation takes longer than this."""
     tags_survive: bool = False

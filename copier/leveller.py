@@ -40,6 +40,8 @@ replace = msgspec.structs.replace
 
 LOOK_AGAIN_S = 0.25
 DEALS_LOOK_BACK = timedelta(days=2)
+UNTOLD_MS = 5_000
+"""Where no history can say that a position was closed, the list must have been without it for so long: it may just connect."""
 UNCONFIRMED_MS = 30_000
 """Where history could say that a position was closed and does not, the list must have been without it for so long."""
 
@@ -82,9 +84,9 @@ class Leveller:
         if read.read <= self._read:
             return self.book
         self._read = read.read
-        settle_ms = round(follower.gateway.facts.settle_s * 1000)
-        mode = follower.standing.mode
-        self.book = Book(mode=mode, positions=read.positions, began_ms=began_ms, settle_ms=settle_ms)
+        facts, mode = follower.gateway.facts, follower.standing.mode
+        settle_ms, late_ms = round(facts.settle_s * 1000), round(facts.late_s * 1000)
+        self.book = Book(mode=mode, positions=read.positions, began_ms=began_ms, settle_ms=settle_ms, late_ms=late_ms)
         if mode is MarginMode.NETTING:
             await self._level_net()
         else:
@@ -263,7 +265,7 @@ class Leveller:
 
     @property
     def _patience_ms(self) -> int:
-        return self.book.settle_ms if self._follower.gateway.deals is None else max(self.book.settle_ms, UNCONFIRMED_MS)
+        return max(self.book.settle_ms, UNTOLD_MS if self._follower.gateway.deals is None else UNCONFIRMED_MS)
 
     # Deals ---------------------------------------------------------------------------------------------------------------
 
@@ -303,6 +305,7 @@ class Leveller:
         symbols = sorted({link.symbol for link in living} | {p.symbol for p in self.book.positions})
         for symbol in symbols:
             await self._compare_net(symbol)
+            self._compare_net_levels(symbol)
         self.foreign_positions = tuple(self._foreign_position(p) for p in self.book.positions if self._foreign.get(p.symbol))
         if any(
             link.cut is not None or any(leg.state is LegState.UNKNOWN for leg in link.legs)
@@ -403,8 +406,9 @@ class Leveller:
             in_time = self.book.began_ms <= leg.not_after_ms + LATE_MS
             if not filled and in_time and len(lost) == 1 and leg.asked == abs(moved):
                 filled = leg.asked
-            if 0 < filled <= abs(moved):
-                found = with_leg(follower.links[link.name], replace(leg, state=LegState.OPEN, filled=filled, lots=filled))
+            if filled > 0:
+                lots = min(filled, abs(moved))  # Another hand may have taken of it since.
+                found = with_leg(follower.links[link.name], replace(leg, state=LegState.OPEN, filled=filled, lots=lots))
                 follower.note(found, "open", Verdict.ADOPTED, "found", lots=filled, tag=leg.tag)
                 follower.put(found)
                 return True
@@ -451,6 +455,13 @@ class Leveller:
             if link.living
         )
 
+    def closes_first(self, symbol: str) -> bool:
+        """Return whether a copy in a netting symbol still has to be closed: nothing is added to what it is closed out of."""
+        return self._follower.standing.mode is MarginMode.NETTING and any(
+            link.symbol == symbol and not link.wanted_open and any(leg.living for leg in link.legs)
+            for link in self._follower.memory.living.values()
+        )
+
     def net_levels_with(self, link: Link) -> tuple[Decimal, Decimal]:
         """Return the levels the symbol's position should have once this link's order is filled."""
         sent = tuple(replace(leg, state=LegState.OPEN) if leg.state is LegState.SENDING else leg for leg in link.legs)
@@ -468,6 +479,15 @@ class Leveller:
     def may_be_late(self, symbol: str) -> bool:
         """Return whether an order of ours has moved a symbol since the last read was asked for."""
         return self._traded_ms.get(symbol, 0) >= self.book.began_ms
+
+    def _compare_net_levels(self, symbol: str) -> None:
+        """Look again at a link of a symbol whose position has other levels than are wanted."""
+        position = self.book.position_of(symbol)
+        links = [link for link in self._follower.memory.living.values() if link.symbol == symbol]
+        if position is None or self._foreign.get(symbol) or not self.book.settled(self._traded_ms.get(symbol, 0)):
+            return
+        if ours(links, symbol) and net_levels(links, symbol, position.type) != (position.stop_loss, position.take_profit):
+            self._follower.memory.dirty[links[0].name] = None
 
     async def set_net_levels(self, symbol: str) -> bool:
         """Bring the levels of a symbol's one position in line with those of our legs; return whether that took an order."""

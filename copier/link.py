@@ -110,6 +110,12 @@ class Cut(Record, frozen=True, kw_only=True):
     """When it said so: a slow broker may have executed only then, long after the order was sent."""
 
     @property
+    def whole(self) -> bool:
+        """Whether it leaves nothing of the position it names."""
+        held = self.lots_before if self.net_before is None else abs(self.net_before)
+        return self.lots_before - self.lots_after == held
+
+    @property
     def landed_ms(self) -> int:
         """By when it has landed if it ever does."""
         return max(self.sent_ms, self.answered_ms) if self.answered else self.not_after_ms

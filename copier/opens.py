@@ -95,7 +95,7 @@ class Opens:
             else:
                 self._refuse(link, planned)
             return False
-        if self._leveller.waits_for(planned.symbol, link.name):
+        if self._leveller.waits_for(planned.symbol, link.name) or self._leveller.closes_first(planned.symbol):
             return self._agenda.wait_for_symbol(link)
         link = _decided(link, planned, master_lots)
         for lots in planned.lots:

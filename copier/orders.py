@@ -85,6 +85,10 @@ class Orders:
         if self._term.left_s <= 0:
             raise StoreError(f"{self._name}: the worker's lease was not renewed in time, so nothing is sent")
 
+    def _not_before_now(self, sent: Leg | Cut) -> int:
+        """Return by when an order of unknown outcome has landed, if ever: it may have been executed until we heard of it."""
+        return max(sent.not_after_ms, self._clock.now_ms())
+
     async def open_leg(self, link: Link, leg: Leg, request: TradeRequest) -> tuple[Link, TradeResult | None]:
         """Send an opening order; return the link with what became of it, None as result where that is unknown.
 
@@ -136,7 +140,7 @@ class Orders:
             raise NotDone(error) from error
         except OutcomeUnknown as error:
             log.warning("%s: %s may or may not have been executed: %s", self._name, leg.tag, error)
-            return with_leg(link, replace(leg, state=LegState.UNKNOWN)), None
+            return with_leg(link, replace(leg, state=LegState.UNKNOWN, not_after_ms=self._not_before_now(leg))), None
         done = replace(
             leg,
             state=LegState.OPEN,
@@ -206,7 +210,7 @@ class Orders:
             raise NotDone(error) from error
         except OutcomeUnknown as error:
             log.warning("%s: cut of ticket %s may or may not have been executed: %s", self._name, cut.ticket, error)
-            return link
+            return replace(link, cut=replace(cut, not_after_ms=self._not_before_now(cut)))
         if book_net is not None:
             left = leg.lots - part
             state = LegState.OPEN if left else LegState.CLOSED

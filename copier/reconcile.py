@@ -32,6 +32,8 @@ class Book(msgspec.Struct, kw_only=True):
     began_ms: int
     """When the read was asked for: what was answered before then it should show."""
     settle_ms: int
+    late_ms: int = 0
+    """How long after its not-after an order may still be executed."""
 
     def ticket(self, ticket: int) -> Position | None:
         """Return the position with this ticket."""
@@ -52,6 +54,14 @@ class Book(msgspec.Struct, kw_only=True):
     def settled(self, landed_ms: int) -> bool:
         """Return whether this read surely shows what landed at that time at the latest."""
         return self.began_ms >= landed_ms + self.settle_ms
+
+    def is_over(self, cut: Cut) -> bool:
+        """Return whether a cut that this read does not show was surely not executed and is not executed later.
+
+        One that closes all there is may be asked for again sooner: what lands late finds nothing to close.
+        """
+        late_ms = 0 if cut.answered or cut.whole else self.late_ms
+        return self.settled(cut.landed_ms + late_ms)
 
 
 # Believing ---------------------------------------------------------------------------------------------------------------
@@ -137,7 +147,7 @@ def _seen(leg: Leg, position: Position, cut: Cut | None, book: Book) -> tuple[Le
         take_profit=position.take_profit,
     )
     if cut is not None and cut.tag == leg.tag:
-        if position.lots == cut.lots_before and not book.settled(cut.landed_ms):
+        if position.lots == cut.lots_before and not book.is_over(cut):
             return replace(believed, lots=leg.lots), cut  # The list may simply be late.
         return replace(believed, lots=position.lots), None
     filled = max(leg.filled, position.lots)
@@ -237,13 +247,12 @@ def fold_net(link: Link, book: Book) -> tuple[Link, list[Finding]]:
     if cut is not None and cut.net_before is not None:
         leg = next(leg for leg in link.legs if leg.tag == cut.tag)
         moved = (cut.net_before - net) * leg.side.sign
-        landed_ms = cut.landed_ms
-        if moved > 0 and (moved <= cut.lots_before - cut.lots_after or book.settled(landed_ms)):
+        if moved > 0 and (moved <= cut.lots_before - cut.lots_after or book.is_over(cut)):
             # More than was asked for is another hand's beside ours: ours was at most what was asked for.
             left = max(cut.lots_before - moved, cut.lots_after)
             state = LegState.OPEN if left else LegState.CLOSED
             link = with_leg(replace(link, cut=None), replace(leg, lots=left, state=state))
-        elif book.settled(landed_ms):
+        elif book.is_over(cut):
             link = replace(link, cut=None)
     return link, findings
 
@@ -313,7 +322,7 @@ def repairs(link: Link, spec: SymbolSpec | None, mode: MarginMode) -> list[Repai
     """
     open_legs = [leg for leg in link.legs if leg.state is LegState.OPEN]
     if not link.wanted_open:
-        return [CloseLeg(leg=leg) for leg in open_legs if link.cut is None or link.cut.tag != leg.tag]
+        return [CloseLeg(leg=leg) for leg in open_legs if not _is_being_closed(leg, link.cut)]
     found: list[Repair] = []
     if any(leg.state in (LegState.SENDING, LegState.UNKNOWN) for leg in link.legs):
         return found
@@ -331,6 +340,11 @@ def repairs(link: Link, spec: SymbolSpec | None, mode: MarginMode) -> list[Repai
         wanted = link.position.lots - link.answered_for if link.anchor else link.position.lots
         found.append(OpenMore(master_lots=wanted) if wanted > 0 else LetGo())
     return found
+
+
+def _is_being_closed(leg: Leg, cut: Cut | None) -> bool:
+    """Return whether a leg must wait for a cut on its way; where it has a ticket of its own a part need not be waited for."""
+    return cut is not None and cut.tag == leg.tag and (cut.lots_after == 0 or cut.net_before is not None)
 
 
 def target_lots(link: Link, spec: SymbolSpec) -> Decimal:

@@ -237,12 +237,23 @@ def test_a_reversal_of_the_same_volume_is_seen() -> None:
 def test_a_position_that_comes_back_is_the_next_generation(mode: MarginMode) -> None:
     view = view_of(position(1), mode=mode)
     view = replay(view, diff(view, [], mode, CHANGE))
-    for generation in (2, 3):
+    for generation in (3, 5) if mode is MarginMode.NETTING else (2, 3):
         (event,) = diff(view, [position(1)], mode, CHANGE)
         assert isinstance(event, Opened)
         assert event.position.key == f"1.{generation}"
         view = apply(view, event)
         view = replay(view, diff(view, [], mode, CHANGE))
+
+
+def test_a_netting_position_that_turned_unseen_is_never_the_generation_it_was() -> None:
+    """A watcher dies between telling of an open and remembering it; the next finds the position turned, under its identifier."""
+    (bought,) = diff(View(), [position(1)], MarginMode.NETTING, CHANGE)
+    (sold,) = diff(View(), [position(1, side=Side.SELL)], MarginMode.NETTING, CHANGE)
+    (again,) = diff(View(), [position(1, "0.40")], MarginMode.NETTING, CHANGE)
+    assert isinstance(bought, Opened)
+    assert isinstance(sold, Opened)
+    assert isinstance(again, Opened)
+    assert bought.position.key == again.position.key != sold.position.key
 
 
 def test_generations_are_remembered_for_the_newest_that_are_gone() -> None:

@@ -228,7 +228,32 @@ def test_nothing_is_named_while_an_order_of_the_link_is_on_its_way() -> None:
 def test_a_cut_on_its_way_is_not_named_again() -> None:
     cut = Cut(tag=leg(1).tag, ticket=1, lots_before=D(1), lots_after=D("0.5"), sent_ms=NOW, not_after_ms=NOW + 5_000)
     assert repairs(link(leg(1), now="0.50", cut=cut), spec(), MarginMode.HEDGING) == []
-    assert repairs(link(leg(1), leg(2), wanted_open=False, cut=cut), spec(), MarginMode.HEDGING) == [CloseLeg(leg=leg(2))]
+    whole = replace(cut, lots_after=ZERO)
+    assert repairs(link(leg(1), leg(2), wanted_open=False, cut=whole), spec(), MarginMode.HEDGING) == [CloseLeg(leg=leg(2))]
+
+
+def test_a_close_waits_for_no_reduction_but_on_a_netting_account() -> None:
+    cut = Cut(tag=leg(1).tag, ticket=1, lots_before=D(1), lots_after=D("0.5"), sent_ms=NOW, not_after_ms=NOW + 5_000)
+    assert repairs(link(leg(1), wanted_open=False, cut=cut), spec(), MarginMode.HEDGING) == [CloseLeg(leg=leg(1))]
+    netting = replace(cut, net_before=D(2))
+    assert repairs(link(leg(1), wanted_open=False, cut=netting), spec(), MarginMode.NETTING) == []
+
+
+@pytest.mark.parametrize(("left", "net", "late"), [("0.5", None, True), ("0", None, False), ("0", "2", True), ("0", "1", False)])
+def test_what_may_still_land_and_would_take_more_is_waited_for(left: str, net: str | None, late: bool) -> None:  # noqa: FBT001
+    before = None if net is None else D(net)
+    cut = Cut(
+        tag="t", ticket=1, lots_before=D(1), lots_after=D(left), net_before=before, sent_ms=NOW, not_after_ms=NOW + 5_000
+    )  # fmt: skip
+    after = NOW + 5_000 + SETTLE
+    book = Book(mode=MarginMode.HEDGING, positions=(), began_ms=after, settle_ms=SETTLE, late_ms=30_000)
+    assert book.is_over(cut) is not late
+    assert replace_book(book, after + 30_000).is_over(cut)
+    assert book.is_over(replace(cut, answered=True))
+
+
+def replace_book(book: Book, began_ms: int) -> Book:
+    return msgspec.structs.replace(book, began_ms=began_ms)
 
 
 def test_levels_are_named_where_they_differ_but_not_on_netting_accounts() -> None:
