@@ -509,9 +509,11 @@ class Follower:
             book = await self.leveller.level()
             link = self.memory.links[link.name]
             fresh = next(each for each in link.legs if each.tag == leg.tag)
-            if fresh != leg or link.cut is not None:
+            if link.cut is not None:
+                return self.wait_for_symbol(link)
+            if fresh != leg:
                 self.memory.dirty[link.name] = None
-                return link.cut is None  # The read changed what is believed: ask again what is missing.
+                return True  # The read changed what is believed: ask again what is missing.
             if self.standing.mode is MarginMode.NETTING:
                 if self.leveller.lags(link.symbol):
                     return self.wait_for_symbol(link)

@@ -322,6 +322,8 @@ def repairs(link: Link, spec: SymbolSpec | None, mode: MarginMode) -> list[Repai
     """
     open_legs = [leg for leg in link.legs if leg.state is LegState.OPEN]
     if not link.wanted_open:
+        if link.cut is not None and link.cut.net_before is not None:
+            return []  # How the symbol's volume moves must tell what became of the cut alone.
         return [CloseLeg(leg=leg) for leg in open_legs if not _is_being_closed(leg, link.cut)]
     found: list[Repair] = []
     if any(leg.state in (LegState.SENDING, LegState.UNKNOWN) for leg in link.legs):
@@ -344,7 +346,7 @@ def repairs(link: Link, spec: SymbolSpec | None, mode: MarginMode) -> list[Repai
 
 def _is_being_closed(leg: Leg, cut: Cut | None) -> bool:
     """Return whether a leg must wait for a cut on its way; where it has a ticket of its own a part need not be waited for."""
-    return cut is not None and cut.tag == leg.tag and (cut.lots_after == 0 or cut.net_before is not None)
+    return cut is not None and cut.tag == leg.tag and cut.lots_after == 0
 
 
 def target_lots(link: Link, spec: SymbolSpec) -> Decimal:
