@@ -35,8 +35,7 @@ def broken_in(flavour: Flavour, seed: int, mutant: Mutant | None = None) -> list
             mutant.apply(patch)
         history = History(flavour.plan(seed))
         try:
-            history.run()
-            return judge(history)
+            return history.run(judge)
         except (Exception, AssertionError) as error:
             return [f"ended by {error!r}"]
 

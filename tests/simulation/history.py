@@ -4,31 +4,25 @@ import asyncio
 import contextlib
 import contextvars
 import logging
-from collections.abc import Callable, Coroutine
+from collections import Counter
+from collections.abc import Callable, Coroutine, Iterator
 from decimal import Decimal
-from typing import Any, TypeVar
+from typing import Any
 
-import msgspec
-import sqlalchemy as sa
-
-from copier.clock import LoopClock
-from copier.database import MEMORY, Database
-from copier.errors import Rejected, StoreError
-from copier.gateways.paper import PaperGateway
-from copier.gateways.paper_account import PaperAccount
-from copier.gateways.paper_faults import NO_FAULT, Fault, Faults, Operation
-from copier.gateways.paper_orders import Fill, MarketOrder
-from copier.gateways.paper_server import PaperServer
+from copier.clock import Clock, LoopClock
+from copier.errors import Rejected
 from copier.ledger import Ledger
-from copier.model import MarginMode, Permit, Side
+from copier.link import Link
+from copier.model import MarginMode, Receipt, Side
 from copier.settings import FollowerSettings, MasterSettings
 from copier.watcher import Watcher
 from copier.worker import Worker
+from tests.simulation.brokers import Broker, Terminal
+from tests.simulation.disk import FailingDatabase
 from tests.simulation.loop import Process, run_shuffled
 from tests.simulation.plan import HANDS_SYMBOL, SYMBOLS, AccountPlan, Plan, Step
 from tests.simulation.redis import FailingRedis
 
-T = TypeVar("T")
 D = Decimal
 EPOCH_MS = 1_767_600_000_000
 PRICES = {
@@ -37,99 +31,28 @@ PRICES = {
     "XAUUSD": ("2650.00", "0.01"),
     "USDJPY": ("150.000", "0.001"),
 }
-QUIET_S = 110.0
+QUIET_MAX_S = 110.0
+LOOK_S = 6.0
+LONG_EVERY = 8
+"""Every so many seeds the quiet goes on for a while after all is right: nothing may move any more."""
+STILL_S = 45.0
+"""Longer than any pause of the engine."""
+
+Verdict = Callable[["History"], list[str]]
 
 AHEAD_S = 0.5
 """Two of three histories read prices ahead, so that most of their opens go the short way; the others ask for each."""
 
 
-class Executed(msgspec.Struct, frozen=True):
-    """One order a broker executed, as its own log has it."""
+class HostClock:
+    """The clock of one machine of ours, which someone may set."""
 
-    at_ms: int
-    order: MarketOrder
-    fill: Fill
-    identifier: int
-    """The position's for life, as the server keeps it."""
-    open_lots: Decimal
-    """All that was open in the account right after it, whoever's."""
+    def __init__(self, true: Clock) -> None:
+        self._true = true
+        self.wrong_ms = 0
 
-
-class FailingDatabase(Database):
-    """A disk that sometimes refuses, or says too late that it has written; each call can be killed before and after."""
-
-    def __init__(self) -> None:
-        super().__init__(MEMORY)
-        self.refusals = self.lates = 0
-
-    async def run(self, work: Callable[[sa.Connection], T]) -> T:
-        await asyncio.sleep(0)
-        if self.refusals:
-            self.refusals -= 1
-            raise StoreError("disk I/O error")
-        answer = self._transact(work)
-        await asyncio.sleep(0)
-        if self.lates:
-            self.lates -= 1
-            raise StoreError("no answer in time")
-        return answer
-
-
-class _Watched(PaperGateway):
-    """A gateway whose far end keeps a list of whom it let trade."""
-
-    admitted: list[int]
-
-    def _admit(self, permit: Permit) -> None:
-        super()._admit(permit)
-        self.admitted.append(permit.token)
-
-
-class Broker:
-    """One account on a server of its own, and the log of what was really executed."""
-
-    def __init__(self, plan: AccountPlan, clock: LoopClock, trace: Callable[[str], None]) -> None:
-        self.plan = plan
-        self.server = PaperServer(f"{plan.name}-Server", clock=clock, server_offset_s=plan.offset_s)
-        self.account = self.server.add_account(PaperAccount(1, margin_mode=plan.mode, balance=D(1_000_000)))
-        self.server.add_account(PaperAccount(2, margin_mode=plan.mode, balance=D(1_000_000)))
-        self.faults = Faults()
-        self.clock = clock
-        self.executed: list[Executed] = []
-        self.by_hand: list[int] = []
-        self.admitted: list[int] = []
-        """The tokens of all trading requests that the far end let through, in that order."""
-        self._trace = trace
-        self._deal = self.server.deal
-        self.server.deal = self._logged  # type: ignore[method-assign]
-
-    def gateway(self) -> PaperGateway:
-        """Return a new process's way to it."""
-        without = frozenset() if self.plan.deals else frozenset({"deals"})
-        made = _Watched(self.server, 1, clock=self.clock, faults=self.faults, latency_s=self.plan.latency_s, without=without)
-        made.admitted = self.admitted
-        return made
-
-    def habits(self) -> None:
-        """Lay what this broker always does."""
-        self.faults.visibility_lag_ms = self.plan.lag_ms
-        if self.plan.comment is not None:
-            self.faults.always(Operation.EXECUTE, self.plan.comment)
-
-    def _logged(self, login: int, order: MarketOrder, fault: Fault = NO_FAULT) -> Fill:
-        before = {ticket: position.identifier for ticket, position in self.account.positions.items()}
-        words = f"{self.plan.name} {order.reason} {order.side} {order.symbol} {order.lots} #{order.position} {order.comment!r}"
-        try:
-            fill = self._deal(login, order, fault)
-        except Rejected as error:
-            self._trace(f"{words}: refused, {error.reason}")
-            raise
-        if login == 1:
-            identifier = before.get(order.position) or before.get(fill.position) or fill.identifier
-            open_lots = sum((position.lots for position in self.account.positions.values()), D(0))
-            self.executed.append(Executed(self.clock.now_ms(), order, fill, identifier, open_lots))
-        self._trace(f"{words}: {fill.lots} lots, position {fill.position}")
-        return fill
+    def now_ms(self) -> int:
+        return self._true.now_ms() + self.wrong_ms
 
 
 class History:
@@ -138,29 +61,41 @@ class History:
     def __init__(self, plan: Plan, *, kill: tuple[str, int] | None = None, keep_log: bool = False) -> None:
         self.plan = plan
         self.trace: list[str] = []
-        self.kills = self.freezes = self.faults = 0
+        self.kills = self.freezes = 0
+        self.hurts: Counter[str] = Counter()
+        """What went wrong, by kind."""
+        self.points = 0
+        """Steps that watchers and workers took: each is a place to die."""
         self._kill = kill
         self._keep_log = keep_log
         self._busy: set[asyncio.Task[None]] = set()
 
-    def run(self) -> None:
-        """Run it; everything is left in its attributes for the judge."""
-        run_shuffled(self.plan.seed, self._run())
+    @property
+    def faults(self) -> int:
+        """How many things went wrong, besides deaths and freezes."""
+        return sum(self.hurts.values())
+
+    def run(self, verdict: Verdict | None = None) -> list[str]:
+        """Run it and return what the verdict says; everything is left in its attributes for the judge.
+
+        With a verdict the quiet at the end lasts only until nothing is wrong.
+        """
+        return run_shuffled(self.plan.seed, self._run(verdict))
 
     def say(self, words: str) -> None:
         self.trace.append(f"{asyncio.get_running_loop().time():9.3f}  {words}")
 
     # the world
 
-    async def _run(self) -> None:
+    async def _run(self, verdict: Verdict | None) -> list[str]:
         self.clock = LoopClock(EPOCH_MS)
         self.brokers = {p.name: Broker(p, self.clock, self.say) for p in (*self.plan.masters, *self.plan.followers)}
         self.redis = FailingRedis()
         self.database = FailingDatabase()
         self.processes: dict[str, Process] = {}
-        self._gateways: dict[str, list[PaperGateway]] = {}
+        self.hosts = {role: HostClock(self.clock) for role in self.roles}
+        self._gateways: dict[str, list[Terminal]] = {}
         self.watchers: dict[str, Watcher] = {}
-        self.steps_of: dict[str, int] = {}
         self._ticks = 0
         await self.database.open()
         self._move_quotes()
@@ -170,13 +105,19 @@ class History:
             for role in self.roles:
                 self._start(role)
             await asyncio.sleep(2.0)
+            begun = {role: process.steps for role, process in self.processes.items()}
             if self._kill is not None:
                 self._kill_at(*self._kill, pause_s=1.0)
             await self._live()
-            self.steps_of = {role: process.steps for role, process in self.processes.items()}
-            await self._calm_down()
-        self.receipts = await Ledger(self.database, self.clock, "judge").receipts()
-        self.links = {name: dict(follower.links) for name, follower in sorted(self.worker.followers.items())}
+            self.steps_of = {role: process.steps - begun[role] for role, process in self.processes.items()}
+            wrong = await self._calm_down(verdict)
+        self._tell_end()
+        for process in self._all:
+            process.resume()
+        return wrong
+
+    def _tell_end(self) -> None:
+        self.points = sum(process.steps for process in self._all)
         for receipt in self.receipts:
             self.trace.append(
                 f"receipt {receipt.at_ms - EPOCH_MS} {receipt.follower} {receipt.master} {receipt.key} {receipt.event} "
@@ -188,20 +129,59 @@ class History:
                     f"at the end {name}: #{position.ticket} {position.type} {position.symbol} {position.lots} "
                     f"sl {position.stop_loss} tp {position.take_profit} {position.comment!r}"
                 )
-        self.fates = {role: list(fates) for role, fates in self._fates.items()}
-        for process in self._dead:
-            process.resume()
+
+    async def _calm_down(self, verdict: Verdict | None) -> list[str]:
+        self.say("from here on nothing goes wrong any more")
+        loop = asyncio.get_running_loop()
+        for process in self.processes.values():
+            process.kill_at = 0
+        self.redis.calm()
+        self.database.calm()
+        for broker in self.brokers.values():
+            broker.calm()
+        self.calm_ms = self.clock.now_ms()
+        least_s = loop.time() + self.plan.quiet_s
+        most_s = loop.time() + QUIET_MAX_S
+        while True:
+            await self._pass_time(least_s)
+            least_s = max(least_s, *(broker.faults.lands_s + LOOK_S for broker in self.brokers.values()))
+            if loop.time() < least_s:
+                continue
+            await self._look()
+            wrong = verdict(self) if verdict is not None else []
+            if loop.time() >= most_s or (verdict is not None and not wrong):
+                break
+            least_s = min(most_s, loop.time() + LOOK_S)
+        if verdict is None or wrong or self.plan.seed % LONG_EVERY:
+            return wrong
+        still = self._moves()
+        await self._pass_time(loop.time() + STILL_S)
+        await self._look()
+        moved = [f"{name} was still traded on after all was right" for name, n in self._moves().items() if n != still[name]]
+        return [*moved, *verdict(self)]
+
+    def _moves(self) -> dict[str, tuple[int, int]]:
+        return {
+            follower.name: (len(b.executed), b.modified_ms)
+            for follower in self.plan.followers
+            for b in [self.brokers[follower.name]]
+        }
+
+    async def _look(self) -> None:
+        self.receipts: list[Receipt] = await Ledger(self.database, self.clock, "judge").receipts()
+        self.links: dict[str, dict[tuple[str, str], Link]] = {
+            name: dict(follower.links) for name, follower in sorted(self.worker.followers.items())
+        }
 
     @property
     def roles(self) -> tuple[str, ...]:
+        """The processes there are."""
         return ("worker", *(f"watcher {master.name}" for master in self.plan.masters))
 
-    _dead: list[Process]
-    _fates: dict[str, list[str]]
-
     @contextlib.contextmanager
-    def _logging(self) -> Any:
-        self._dead, self._fates = [], {}
+    def _logging(self) -> Iterator[None]:
+        self._all: list[Process] = []
+        self.fates: dict[str, list[str]] = {}
         if not self._keep_log:
             logging.disable(logging.CRITICAL)
             try:
@@ -237,6 +217,7 @@ class History:
 
     def _start(self, role: str) -> None:
         process = self.processes[role] = Process(role)
+        self._all.append(process)
         make = self._worker if role == "worker" else self._watcher
         process.run(lambda: self._supervise(role, process, make))
 
@@ -250,7 +231,7 @@ class History:
                 return  # The loop closes, and cancels in no certain order.
             error = task.exception()
             self.say(f"{role} ended: {error!r}")
-            self._fates.setdefault(role, []).append(repr(error))
+            self.fates.setdefault(role, []).append(repr(error))
             if self.processes.get(role) is process:  # As a service manager would: start it again.
                 self._revive_later(role, 1.0)
 
@@ -268,7 +249,8 @@ class History:
 
     async def _worker(self, role: str) -> None:
         plan = self.plan
-        gateways = {f.name: self.brokers[f.name].gateway() for f in plan.followers}
+        clock = self.hosts[role]
+        gateways = {f.name: self.brokers[f.name].gateway(clock) for f in plan.followers}
         self._gateways[role] = list(gateways.values())
         settings = {f.name: _settings(f) for f in plan.followers}
         ledger = Ledger(self.database, self.clock, "worker")
@@ -278,7 +260,7 @@ class History:
             gateways,
             self.redis.stream(),
             ledger,
-            self.clock,
+            clock,
             reconcile_s=plan.reconcile_s,
             ahead_s=AHEAD_S if plan.seed % 3 else 0.0,
         )
@@ -286,7 +268,8 @@ class History:
 
     async def _watcher(self, role: str) -> None:
         name = role.removeprefix("watcher ")
-        gateway = self.brokers[name].gateway()
+        clock = self.hosts[role]
+        gateway = self.brokers[name].gateway(clock)
         self._gateways[role] = [gateway]
         while True:
             try:
@@ -297,7 +280,7 @@ class History:
                 await asyncio.sleep(0.5)
         ledger = Ledger(self.database, self.clock, role)
         settings = MasterSettings.model_validate({"account": name})
-        watcher = self.watchers[name] = Watcher(name, gateway, self.redis.stream(), ledger, self.clock, settings)
+        watcher = self.watchers[name] = Watcher(name, gateway, self.redis.stream(), ledger, clock, settings)
         await watcher.run()
 
     def _kill_at(self, role: str, steps_from_now: int, pause_s: float) -> None:
@@ -308,7 +291,6 @@ class History:
         def died() -> None:
             self.kills += 1
             self.say(f"{role} is killed")
-            self._dead.append(process)
             for gateway in gateways:
                 with contextlib.suppress(StopIteration):
                     gateway.close().send(None)
@@ -343,60 +325,96 @@ class History:
             await self._do(step)
         await self._pass_time(begun_s + self.plan.end_s)
 
-    async def _calm_down(self) -> None:
-        self.say("from here on nothing goes wrong any more")
-        for process in self.processes.values():
-            process.kill_at = 0
-        self.redis.down, self.redis.replies_lost = False, 0
-        self.database.refusals = self.database.lates = 0
-        for broker in self.brokers.values():
-            broker.faults.clear()
-            broker.faults.offline, broker.server.online = False, True
-            if broker.plan.comment is not None:
-                broker.faults.always(Operation.EXECUTE, broker.plan.comment)
-        await self._pass_time(asyncio.get_running_loop().time() + QUIET_S)
-
     async def _do(self, step: Step) -> None:
-        loop = asyncio.get_running_loop()
-        if step.what in ("fault", "offline", "server down") or step.what.startswith(("redis", "ledger")):
-            self.faults += 1
+        if step.name:
+            self.hurts[f"{step.operation}: {step.name}" if step.operation else step.name] += 1
+        kind = step.what.partition(" ")[0]
+        if step.what == "fault" and step.operation is not None and step.fault is not None:
+            self.brokers[step.who].faults.next(step.operation, step.fault, times=int(step.amount))
+        elif kind == "redis":
+            await self._hurt_redis(step)
+        elif kind.startswith("ledger"):
+            self._hurt_ledger(step)
+        elif step.who in self.hosts:
+            self._hurt_role(step)
+        elif step.what in ("offline", "server down", "stale lists", "list lags"):
+            self._hurt_broker(step)
+        elif step.what == "hand":
+            self._trade_by_hand(step)
+        elif step.what == "stop hit":
+            self._hit_stop(step)
+        else:
+            with contextlib.suppress(Rejected):
+                self._trade(step)
+
+    def _for_a_while(self, thing: object, name: str, value: object, seconds: float) -> None:
+        """Set an attribute and set it back later."""
+        before = getattr(thing, name)
+        setattr(thing, name, value)
+        asyncio.get_running_loop().call_later(seconds, setattr, thing, name, before if before != value else False)
+
+    def _hurt_broker(self, step: Step) -> None:
+        broker = self.brokers[step.who]
         match step.what:
-            case "fault" if step.operation is not None and step.fault is not None:
-                self.brokers[step.who].faults.next(step.operation, step.fault, times=int(step.amount))
             case "offline":
-                faults = self.brokers[step.who].faults
-                faults.offline = True
-                loop.call_later(step.amount, lambda: setattr(faults, "offline", False))
+                self._for_a_while(broker.faults, "offline", True, step.amount)
             case "server down":
-                server = self.brokers[step.who].server
-                server.online = False
-                loop.call_later(step.amount, lambda: setattr(server, "online", True))
+                self._for_a_while(broker.server, "online", False, step.amount)
+            case "stale lists":
+                broker.faults.stale_reads += int(step.amount)
+            case _:
+                broker.faults.visibility_lag_ms = 450
+                loop = asyncio.get_running_loop()
+                loop.call_later(step.amount, setattr, broker.faults, "visibility_lag_ms", broker.plan.lag_ms)
+
+    async def _hurt_redis(self, step: Step) -> None:
+        match step.what:
             case "redis down":
-                self.redis.down = True
-                loop.call_later(step.amount, lambda: setattr(self.redis, "down", False))
+                self._for_a_while(self.redis, "down", True, step.amount)
             case "redis reply lost":
                 self.redis.replies_lost += int(step.amount)
             case "redis flushed":
                 await self.redis.flush()
+            case "redis tail lost":
+                await self.redis.lose_tail(step.who, int(step.amount))
             case "redis trimmed":
                 await self.redis.trim(step.who, 1)
+            case "redis redelivers":
+                self.redis.redelivered += int(step.amount)
+            case "redis holds a stream back":
+                self.redis.held.add(step.who)
+                asyncio.get_running_loop().call_later(step.amount, self.redis.held.discard, step.who)
             case "redis dumped":
                 await self.redis.dump()
-            case "redis restored":
+            case _:
                 await self.redis.restore()
+
+    def _hurt_ledger(self, step: Step) -> None:
+        match step.what:
             case "ledger refuses":
                 self.database.refusals += int(step.amount)
-            case "ledger is late":
+            case "ledger's fsync fails":
                 self.database.lates += int(step.amount)
+            case "ledger locked":
+                self._for_a_while(self.database, "locked", True, step.amount)
+            case _:
+                self._for_a_while(self.database, "full", True, step.amount)
+
+    def _hurt_role(self, step: Step) -> None:
+        match step.what:
             case "kill":
                 self._kill_at(step.who, int(step.pick * 60), step.amount)
             case "freeze":
                 self._freeze(step.who, step.amount)
-            case "hand":
-                self._trade_by_hand(step)
+            case "freeze twice":
+                self._freeze(step.who, step.amount)
+                again = contextvars.Context()
+                asyncio.get_running_loop().call_later(step.amount / 2, self._freeze, step.who, step.amount, context=again)
+            case "twin":
+                self.hurts["a second of a role"] += 1
+                self._start(step.who)
             case _:
-                with contextlib.suppress(Rejected):
-                    self._trade(step)
+                self.hosts[step.who].wrong_ms += int(step.amount * 1000)
 
     def _trade_by_hand(self, step: Step) -> None:
         broker = self.brokers[step.who]
@@ -406,6 +424,19 @@ class History:
         symbol = HANDS_SYMBOL if netting else (*SYMBOLS, HANDS_SYMBOL)[int(step.pick * 4)]
         fill = broker.server.buy(1, symbol, "0.33", magic=777, comment="by hand")
         broker.by_hand.append(fill.position)
+
+    def _hit_stop(self, step: Step) -> None:
+        """Let the price of one account's broker touch a stop or target, and come back."""
+        broker = self.brokers[step.who]
+        held = [p for p in sorted(broker.account.positions.values(), key=lambda p: p.ticket) if p.stop_loss or p.take_profit]
+        if not held:
+            return
+        chosen = held[int(step.pick * len(held))]
+        level = chosen.stop_loss or chosen.take_profit
+        point = D(PRICES[chosen.symbol][1])
+        bid, ask = (level, level + 10 * point) if chosen.side is Side.BUY else (level - 10 * point, level)
+        broker.server.set_quote(chosen.symbol, bid, ask)
+        self._move_quotes()
 
     def _trade(self, step: Step) -> None:
         broker = self.brokers[step.who]
@@ -422,11 +453,15 @@ class History:
             case "open":
                 trade(1, symbol, lots)
             case "burst":
-                for each in SYMBOLS:
+                for name in SYMBOLS:
                     with contextlib.suppress(Rejected):
-                        server.buy(1, each, lots)
+                        server.buy(1, name, lots)
             case "close" if chosen is not None:
                 server.close(1, chosen.ticket)
+            case "hand closes ours" if ours := [p for p in held if p.ticket not in broker.by_hand]:
+                taken = ours[int(step.pick * len(ours))]
+                part = (taken.lots * D(str(step.amount))).quantize(D("0.01"))
+                server.close(1, taken.ticket, min(part, taken.lots))
             case "close all":
                 for each in held:
                     server.close(1, each.ticket)
@@ -455,7 +490,7 @@ def _settings(follower: AccountPlan) -> FollowerSettings:
     levels = {"stops": "copy", "targets": "copy"} if follower.levels else {"stops": "none", "targets": "none"}
     size = {"mode": "multiplier", "multiplier": str(follower.ratio)}
     copies = [{"master": master, "size": size, "copy": levels} for master in follower.masters]
-    risk = {"open": {"lots_max": str(follower.lots_max)}} if follower.lots_max else {}
+    risk = {"open": {"lots_max": str(follower.lots_max)}} if follower.lots_max is not None else {}
     return FollowerSettings.model_validate({"account": follower.name, "copies": copies, "risk": risk})
 
 

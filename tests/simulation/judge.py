@@ -14,13 +14,24 @@ from copier import database as db
 from copier import wire
 from copier.gateways.comments import tag_in
 from copier.ledger import JournalEntry, LinkKept
-from copier.link import TAG_PREFIX, LegState
+from copier.link import TAG_PREFIX
 from copier.model import DealReason, MarginMode, Receipt, Side, Verdict
-from tests.simulation.history import Broker, Executed, History
+from tests.simulation.brokers import Broker, Executed
+from tests.simulation.history import History
+from tests.simulation.judge_engine import judge_engine
 
 ZERO = Decimal(0)
 STEP = Decimal("0.01")
-EXPLAINS = {Verdict.REFUSED, Verdict.SKIPPED, Verdict.FAILED, Verdict.ALERT}
+LATE_MS = 5_500
+"""An order that is executed later than this after it was journaled is the broker's breach: no limit can count with it."""
+
+
+def explains(receipt: Receipt) -> bool:
+    """Return whether a receipt says why less was opened than the master has."""
+    if receipt.code in ("copied_resized", "found"):
+        return True
+    told = receipt.verdict in (Verdict.REFUSED, Verdict.SKIPPED, Verdict.FAILED, Verdict.ALERT)
+    return told and receipt.code != "nothing_to_do" and receipt.event not in ("close", "reduce", "modify")
 
 
 class Meaning(msgspec.Struct, frozen=True):
@@ -41,11 +52,14 @@ class Wanted(msgspec.Struct):
     opened: Decimal = ZERO
     """In this life of it."""
     now: Decimal = ZERO
+    low: Decimal = ZERO
+    """The least it has held in this life."""
     ever: Decimal = ZERO
     """In all its lives, both sides."""
     stop_loss: Decimal = ZERO
     take_profit: Decimal = ZERO
-    since_kept: int = 0
+    growth: list[tuple[int, Decimal]] = msgspec.field(default_factory=list)
+    """When it grew, and all that was ever opened by then."""
 
 
 Group = tuple[str, object]
@@ -63,14 +77,13 @@ def judge(history: History) -> list[str]:
         wrong += [f"{name}: {words}" for words in _Account(history, broker, masters, of_tag).judge()]
     wrong += _published_twice(history)
     wrong += _former_owners(history, meanings)
-    wrong += _unrest(history)
+    wrong += judge_engine(history)
     return wrong
 
 
 def _meanings(history: History) -> dict[tuple[str, str], Meaning]:
     found: dict[tuple[str, str], Meaning] = {}
-    with history.database._engine.begin() as connection:
-        rows = connection.execute(sa.select(db.journal.c.at_ms, db.journal.c.body).order_by(db.journal.c.seq)).all()
+    rows = history.database.read(sa.select(db.journal.c.at_ms, db.journal.c.body).order_by(db.journal.c.seq))
     for at_ms, body in rows:
         for kept in wire.decode(body, list[JournalEntry]):
             if isinstance(kept, LinkKept):
@@ -86,7 +99,7 @@ def _masters_truth(broker: Broker) -> dict[object, Wanted]:
     netting = broker.plan.mode is MarginMode.NETTING
     truth: dict[object, Wanted] = {}
     for done in broker.executed:
-        order, lots = done.order, done.fill.lots
+        order, lots = done.order, done.lots
         key: object = order.symbol if netting else done.identifier
         each = truth.setdefault(key, Wanted(order.symbol, order.side, done.at_ms))
         if not netting:
@@ -94,16 +107,20 @@ def _masters_truth(broker: Broker) -> dict[object, Wanted]:
             each.now += lots if opens else -lots
             each.opened += lots if opens else ZERO
             each.ever += lots if opens else ZERO
+            each.growth.append((done.at_ms, each.ever))
+            each.low = each.now if opens else min(each.low, each.now or each.low)
             continue
         signed = each.now * each.side.sign + lots * order.side.sign
         if each.now == 0 or signed * each.side.sign < 0:
             fresh = abs(signed)
-            each.side, each.since_ms, each.opened = order.side, done.at_ms, ZERO
+            each.side, each.since_ms, each.opened, each.low = order.side, done.at_ms, ZERO, abs(signed)
         else:
             fresh = max(ZERO, abs(signed) - each.now)
         each.opened += fresh
         each.ever += fresh
+        each.growth.append((done.at_ms, each.ever))
         each.now = abs(signed)
+        each.low = min(each.low, each.now or each.low)
     for position in broker.account.positions.values():
         key = position.symbol if netting else position.identifier
         each = truth[key]
@@ -126,10 +143,15 @@ class _Account:
         self.modes = {master.name: master.mode for master in history.plan.masters}
         self.openings: dict[Group, list[Executed]] = {}
         self.owner: dict[int, Group] = {}
+        self.touched: set[object] = set()
+        """Groups, on netting symbols, of which another hand, a stop or a target has closed something."""
 
     def judge(self) -> Iterator[str]:
         yield from self._sort_openings()
+        self._sort_closings()
         yield from self._doubled()
+        yield from self._too_much_at_once()
+        yield from self._untold()
         if self.plan.mode is MarginMode.NETTING:
             yield from self._netting_end()
         else:
@@ -142,9 +164,9 @@ class _Account:
             return meaning.master, symbols.get(meaning.identifier, meaning.identifier)
         roots = {}
         for done in self.history.brokers[meaning.master].executed:
-            roots[done.fill.position] = roots[done.identifier] = done.identifier
-            if done.fill.rest:
-                roots[done.fill.rest] = done.identifier
+            roots[done.position] = roots[done.identifier] = done.identifier
+            if done.rest:
+                roots[done.rest] = done.identifier
         return meaning.master, roots.get(meaning.identifier, meaning.identifier)
 
     def _sort_openings(self) -> Iterator[str]:
@@ -160,8 +182,14 @@ class _Account:
                 group = self._group(meaning)
                 self.openings.setdefault(group, []).append(done)
                 self.owner[done.identifier] = group
-                if self.plan.lots_max is not None and done.open_lots > self.plan.lots_max:
-                    yield f"{done.open_lots} lots were open after order {tag}, {self.plan.lots_max} is the limit"
+
+    def _sort_closings(self) -> None:
+        for done in self.broker.executed:
+            if done.order.position and done.order.reason is not DealReason.EXPERT:
+                if self.plan.mode is MarginMode.NETTING:
+                    self.touched.add(done.order.symbol)
+                elif done.identifier in self.owner:
+                    self.touched.add(self.owner[done.identifier])
 
     def _doubled(self) -> Iterator[str]:
         tags: dict[str, int] = {}
@@ -171,25 +199,59 @@ class _Account:
         yield from (f"order {tag} was executed {count} times" for tag, count in sorted(tags.items()) if count > 1)
         for (master, key), dones in self.openings.items():
             wanted = self.masters[master].get(key)
-            opened = sum((done.fill.lots for done in dones), ZERO)
-            if wanted is None:
-                yield f"{opened} lots were opened for {master} {key}, which never was"
-            elif opened > wanted.ever * self.plan.ratio:
-                yield f"{opened} lots were opened for {master} {key}, which is only {wanted.ever} x {self.plan.ratio}"
+            opened = ZERO
+            for done in dones:
+                opened += done.lots
+                if wanted is None:
+                    yield f"{opened} lots were opened for {master} {key}, which never was"
+                    break
+                ever = max((ever for at_ms, ever in wanted.growth if at_ms <= done.at_ms), default=ZERO)
+                if opened > ever * self.plan.ratio:
+                    yield f"{opened} lots were opened for {master} {key} by {done.at_ms}, it was only {ever} x {self.plan.ratio}"
+                    break
+
+    def _too_much_at_once(self) -> Iterator[str]:
+        most = self.plan.lots_max
+        held: dict[object, Decimal] = {}
+        for done in self.broker.executed:
+            order, netting = done.order, self.plan.mode is MarginMode.NETTING
+            if done.position in self.broker.by_hand:
+                continue
+            meaning = None if order.position else self.of_tag.get(tag_in(order.comment))
+            if meaning is not None and done.at_ms > meaning.journaled_ms + LATE_MS:
+                continue
+            key: object = order.symbol if netting else done.identifier
+            closes = order.position and not netting
+            held[key] = held.get(key, ZERO) + (-done.lots if closes else done.lots * (order.side.sign if netting else 1))
+            total = sum((abs(lots) for lots in held.values()), ZERO)
+            if most is not None and total > most and meaning is not None and order.side is meaning.side:
+                yield f"{total} lots were open at {done.at_ms}, {most} is the limit"
+
+    def _untold(self) -> Iterator[str]:
+        """Yield what happened without a receipt."""
+        told = {receipt.tag for receipt in self.history.receipts if receipt.follower == self.plan.name}
+        tags = {tag_in(done.order.comment) for dones in self.openings.values() for done in dones}
+        yield from (f"order {tag} was executed and has no receipt" for tag in sorted(tags - told))
+        for group, wanted in self._wanted():
+            if wanted.now and group[0] in self.plan.masters and not self._receipts(group):
+                yield f"{group} has no receipt"
 
     def _bounds(self, group: Group, wanted: Wanted) -> tuple[Decimal, Decimal]:
         """Return the least and the most that may be open for a master's position; receipts widen downwards."""
         dones = [d for d in self.openings.get(group, []) if d.at_ms >= wanted.since_ms and d.order.side is wanted.side]
-        opened = sum((done.fill.lots for done in dones), ZERO)
-        full = wanted.now * self.plan.ratio
+        opened = sum((done.lots for done in dones), ZERO)
+        full, steps = wanted.now * self.plan.ratio, STEP * len(dones)
+        if group[0] not in self.plan.masters:
+            return ZERO, ZERO
+        if group in self.touched or wanted.symbol in self.touched:
+            return ZERO, full + steps  # Never topped up; how much is left of it only the hand knows.
         if opened == wanted.opened * self.plan.ratio:
-            most = full + STEP * (len(dones) - 1) if wanted.now else ZERO
-            return full, max(full, most)
-        receipts = self._receipts(group)
-        if not any(receipt.verdict in EXPLAINS or receipt.code in ("copied_resized", "found") for receipt in receipts):
-            return full, full
-        # Volumes only ever shrink: of what was not filled in full nobody outside can say how much is left, but not nothing.
-        return (STEP if opened else ZERO), full + STEP * max(1, len(dones))
+            return full, max(full, full + steps - STEP)
+        if not any(explains(receipt) for receipt in self._receipts(group)):
+            return full, full + steps
+        # Of what was not opened in full nobody outside can say how much must be left, but at least its share.
+        share = min(full, opened * wanted.low / wanted.opened)
+        return max(ZERO, share - steps), full + max(STEP, steps)
 
     def _receipts(self, group: Group) -> list[Receipt]:
         def is_of(receipt: Receipt) -> bool:
@@ -242,6 +304,14 @@ class _Account:
             low, high = bounds.get(symbol, [ZERO, ZERO])
             if not low <= net.get(symbol, ZERO) <= high:
                 yield f"{symbol} holds {net.get(symbol, ZERO)} lots, expected {low} to {high}"
+        for position in self.broker.account.positions.values():
+            mine = [(g, w) for g, w in self._wanted() if w.now and w.symbol == position.symbol and g[0] in self.plan.masters]
+            if len(mine) != 1 or not self.plan.levels or position.ticket in self.broker.by_hand:
+                continue
+            wanted = mine[0][1]
+            if (position.stop_loss, position.take_profit) != (wanted.stop_loss, wanted.take_profit):
+                levels = f"{position.stop_loss}/{position.take_profit}"
+                yield f"{position.symbol} has levels {levels}, {mine[0][0]} has {wanted.stop_loss}/{wanted.take_profit}"
 
     def _other_hands(self) -> Iterator[str]:
         for ticket in self.broker.by_hand:
@@ -268,20 +338,3 @@ def _former_owners(history: History, meanings: dict[tuple[str, str], Meaning]) -
         admitted = history.brokers[plan.name].admitted
         if admitted != sorted(admitted):
             yield f"{plan.name}: a request of a former owner was let through: tokens {admitted}"
-
-
-def _unrest(history: History) -> Iterator[str]:
-    worker = history.worker
-    if worker.error:
-        yield f"worker still says: {worker.error}"
-    for name, watcher in history.watchers.items():
-        if watcher.error:
-            yield f"watcher of {name} still says: {watcher.error}"
-    for name, follower in worker.followers.items():
-        if follower.error:
-            yield f"{name} still says: {follower.error}"
-        for link in follower.links.values():
-            if link.cut is not None:
-                yield f"{name}: a cut of {link.name} is still on its way"
-            if any(leg.state in (LegState.SENDING, LegState.UNKNOWN) for leg in link.legs):
-                yield f"{name}: an order of {link.name} is still unknown"
