@@ -10,14 +10,14 @@ import msgspec
 
 from copier.diff import match
 from copier.errors import StoreError, Unavailable
-from copier.follower import Follower
+from copier.express import Express
 from copier.gateways.paper import PaperGateway
 from copier.intake import Intake
 from copier.leases import Leases
 from copier.ledger import JournalEntry, Ledger, LinkKept
 from copier.link import Cut, Leg, LegState, Link, LinkState
 from copier.memory import Memory
-from copier.model import ZERO, DealReason, Opened, Permit, Position, Positions, Reversed, Snapshot, TradeRequest
+from copier.model import ZERO, DealReason, Opened, Permit, Position, Positions, Reversed, Snapshot
 from copier.orders import NotDone, Orders
 from copier.reconcile import Book
 from copier.standing import Standing
@@ -75,14 +75,21 @@ async def _believe_only(_: Any, memory: Memory, link: Link) -> None:
     memory.believe(link)
 
 
-async def _retry_blindly(send: Any, orders: Orders, link: Link, leg: Leg, request: TradeRequest) -> Any:
-    link, result = await send(orders, link, leg, request)
+async def _fly_first(_: Any, express: Express, ready: Any, unsaved: Any) -> None:
+    for follower, flight in ready:
+        express._start(express._fly(follower, flight))
+    for follower, each in unsaved:
+        follower.memory.give_back(each)
+
+
+async def _retry_blindly(send: Any, orders: Orders, *order: Any) -> Any:
+    link, result = await send(orders, *order)
     if result is None:
         raise NotDone(Unavailable("timed out"))
     return link, result
 
 
-def _as_it_was(link: Link) -> Link:
+def _as_it_was(link: Link, *_: Any) -> Link:
     return link
 
 
@@ -93,14 +100,14 @@ async def _take_off_again(cut: Any, orders: Orders, link: Link, leg: Leg, lots_a
     return after
 
 
-async def _close_once(cut: Any, follower: Follower, link: Link, leg: Leg, lots_after: Decimal) -> bool:
-    tried: set[str] = follower.__dict__.setdefault("tried", set())
-    if not lots_after and leg.tag in tried:
-        return follower.wait_for_symbol(link)
-    if not lots_after:
+async def _close_once(send: Any, orders: Orders, link: Link, leg: Leg, cut: Cut, *more: Any) -> Link:
+    tried: set[str] = orders.__dict__.setdefault("tried", set())
+    if not cut.lots_after:
+        if leg.tag in tried:
+            raise NotDone(Unavailable("it was sent before"))
         tried.add(leg.tag)
-    done: bool = await cut(follower, link, leg, lots_after)
-    return done
+    after: Link = await send(orders, link, leg, cut, *more)
+    return after
 
 
 def _open_only(exposures: Any, standing: Standing, links: Any, foreign: Any) -> Any:
@@ -203,7 +210,7 @@ MUTANTS = (
     Mutant(
         "no intent",
         "an order leaves before it is journaled",
-        instead(Memory, "save", _believe_only),
+        both(instead(Memory, "save", _believe_only), instead(Express, "_depart", _fly_first)),
         (JOURNALED,),
         flavours.KILLED,
     ),
@@ -242,7 +249,7 @@ MUTANTS = (
         (OWNER,),
         flavours.FROZEN,
     ),
-    Mutant("close once", "a close is sent once", instead(Follower, "_cut", _close_once), (CLOSED,), flavours.REFUSED),
+    Mutant("close once", "a close is sent once", instead(Orders, "finish_cut", _close_once), (CLOSED,), flavours.REFUSED),
     Mutant(
         "relative reduction",
         "a reduction without an answer takes its lots off again",

@@ -17,7 +17,6 @@ import pytest
 
 from copier.clock import SystemClock
 from copier.errors import Reason, Rejected, Unavailable
-from copier.follower import Follower
 from copier.gateway import Gateway
 from copier.gateways.bridge_greeting import Verdict as Welcome
 from copier.gateways.bridge_hub import BridgeHub, HubCarrier
@@ -28,7 +27,7 @@ from copier.gateways.paper_faults import Operation, answer_lost, comment_cut, pa
 from copier.gateways.paper_symbols import PaperSymbol, symbol_spec
 from copier.intake import Intake
 from copier.ledger import Ledger, Remembered
-from copier.link import Leg, Link
+from copier.link import Cut, Leg, Link
 from copier.model import (
     ZERO,
     CalcMode,
@@ -36,6 +35,7 @@ from copier.model import (
     CloseResult,
     MarginMode,
     Permit,
+    Position,
     Refused,
     Side,
     Snapshot,
@@ -65,9 +65,9 @@ def sized(**policy: Any) -> World:
 # 3 -------------------------------------------------------------------------------------------------------------------------
 
 
-async def _again_after_a_timeout(send: Any, orders: Orders, link: Link, leg: Leg, request: TradeRequest) -> Any:
+async def _again_after_a_timeout(send: Any, orders: Orders, link: Link, leg: Leg, request: TradeRequest, permit: Permit) -> Any:
     """No answer is no order: it may be tried again."""
-    link, result = await send(orders, link, leg, request)
+    link, result = await send(orders, link, leg, request, permit)
     if result is None:
         raise NotDone(Unavailable("timed out"))
     return link, result
@@ -88,9 +88,9 @@ def test_trap_03_an_order_that_timed_out_is_not_sent_again() -> None:
 # 4 -------------------------------------------------------------------------------------------------------------------------
 
 
-async def _done_or_failed(send: Any, orders: Orders, link: Link, leg: Leg, request: TradeRequest) -> Any:
+async def _done_or_failed(send: Any, orders: Orders, link: Link, leg: Leg, request: TradeRequest, permit: Permit) -> Any:
     """What was not done in full has failed."""
-    link, result = await send(orders, link, leg, request)
+    link, result = await send(orders, link, leg, request, permit)
     if result is not None and result.lots < request.lots:
         raise NotDone(Rejected("not done", reason=Reason.REFUSED))
     return link, result
@@ -117,18 +117,14 @@ def test_trap_04_a_partly_filled_open_is_a_copy_and_follows_its_master() -> None
 # 8 -------------------------------------------------------------------------------------------------------------------------
 
 
-def _once() -> Any:
-    tried: set[str] = set()
-
-    async def cut(close: Any, follower: Follower, link: Link, leg: Leg, lots_after: Decimal) -> bool:
-        """A close is an event: it is sent once."""
-        if leg.tag in tried:
-            return False
-        tried.add(leg.tag)
-        done: bool = await close(follower, link, leg, lots_after)
-        return done
-
-    return cut
+async def _once(send: Any, orders: Orders, link: Link, leg: Leg, cut: Cut, permit: Permit, position: Position | None) -> Link:
+    """A close is an event: it is sent once."""
+    tried: set[str] = orders.__dict__.setdefault("tried", set())
+    if leg.tag in tried:
+        raise NotDone(Unavailable("it was sent before"))
+    tried.add(leg.tag)
+    after: Link = await send(orders, link, leg, cut, permit, position)
+    return after
 
 
 def _events_only(unwant: Any, intake: Intake, master: str, position: Any, reason: str, event: Any) -> None:
@@ -137,7 +133,7 @@ def _events_only(unwant: Any, intake: Intake, master: str, position: Any, reason
         unwant(intake, master, position, reason, event)
 
 
-@sprung_by(instead(Follower, "_cut", _once()), instead(Intake, "_unwant", _events_only))
+@sprung_by(instead(Orders, "finish_cut", _once), instead(Intake, "_unwant", _events_only))
 def test_trap_08_a_close_that_was_refused_or_made_while_we_were_down_is_still_made() -> None:
     async def tell(world: World) -> None:
         refused = world.buy("EURUSD", "1.00")
