@@ -31,7 +31,7 @@ static void expect(bool kept, const char *what, const std::string &line) {
 static void before_the_greeting(const uint8_t *data, size_t size, int step) {
     Session session;
     FuzzCarrier carrier;
-    session.Start(u"5001@Broker-Demo", FUZZ_SECRET, 0.0, u"", 10, 1000000);
+    session.Start(u"5001@Broker-Demo", FUZZ_SECRET, 0.0, u"", LOG_NONE, 10, 1000000);
     carrier.m_step = step;
     carrier.m_bytes.v.assign(data, data + size);
     session.Step(carrier, false);
@@ -49,7 +49,7 @@ static void after_the_greeting(const uint8_t *data, size_t size, int step) {
         system("rm -rf \"$MQL_COMMON\"/MtCopier");
         delete dispatcher;
         dispatcher = new Dispatcher();
-        dispatcher->Begin(u"5001@Broker-Demo", 1.0, u"");
+        dispatcher->Begin(u"5001@Broker-Demo", 1.0, u"", LOG_NONE);
     }
     LineBuffer lines;
     string line;
