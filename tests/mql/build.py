@@ -11,7 +11,8 @@ from pathlib import Path
 from tests.mql.rewriter import rewrite
 
 HERE = Path(__file__).parent
-MQL = HERE.parent.parent / "mql"
+MQL = Path(os.environ.get("COPIER_MQL", HERE.parent.parent / "mql"))
+"""The sources; a hunt for mutants names a broken copy of them."""
 FLAGS = ("-std=c++17", "-O0", "-g0", "-Wall", "-Wextra", "-Werror", "-Wno-unused-function", "-Wno-class-memaccess")
 FLAGS += ("-Wno-unused-const-variable", "-Wno-unused-parameter", "-Wno-unused-variable")
 HEADERS = ("mql.h", "mqlnet.h", "mql5.h", "mql4.h")
