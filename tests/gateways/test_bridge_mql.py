@@ -13,7 +13,7 @@ from copier.gateways.bridge_files import file_name_of
 from copier.gateways.comments import parent_in, tag_in
 from copier.gateways.mt5_codes import RETCODES, Outcome
 from copier.gateways.paper_codes import REFUSALS
-from tests.mql.build import HERE, MQL, build
+from tests.mql.build import MQL, build
 from tests.mql.lint import findings, sources
 from tests.mql.stage import need_gxx
 
@@ -23,7 +23,7 @@ compiled = pytest.mark.server
 @pytest.fixture
 def probe(tmp_path: Path):
     need_gxx()
-    program = build(HERE / "probe.mq5")
+    program = build(MQL.parent / "tests" / "mql" / "probe.mq5")
 
     def run(task: str, text: str, **inputs: int) -> str:
         (tmp_path / "given").write_text(text, encoding="utf-8", newline="")

@@ -14,6 +14,7 @@ ROOT = Path(__file__).resolve().parents[2]
 MQL = ROOT / "mql"
 DOCS = ROOT / "docs" / "gateways" / "mutants.md"
 EXPERTS = "tests/gateways/test_bridge_experts.py"
+PIECES = "tests/gateways/test_bridge_mql.py"
 PROMISES = "tests/gateways/test_conformance.py"
 CARRIER = "tests/dll/test_carrier.py"
 TIMEOUT_S = 400
@@ -79,8 +80,8 @@ MUTANTS = [
         file="shared/Frames.mqh",
         before="m_looked = m_count;\n      if(",
         after="m_looked = m_count + 1;\n      if(",
-        tests=EXPERTS,
-        among="single_bytes",
+        tests=PIECES,
+        among="lines_come_out_whole",
     ),
     Mutant(
         name="a frame loses its last letter",
@@ -108,9 +109,9 @@ MUTANTS = [
     ),
     Mutant(
         name="what was done is not recalled after a restart",
-        file="shared/Dispatch.mqh",
-        before="m_memory.Recall(account);",
-        after='m_memory.Recall(account + "-new");',
+        file="shared/Memory.mqh",
+        before="if(reader.Read(StringSubstr(text, start, end - start)))",
+        after="if(start < 0 && reader.Read(StringSubstr(text, start, end - start)))",
         tests=EXPERTS,
         among="remembered_by_an_expert",
     ),
@@ -318,6 +319,9 @@ def hunt(mutant: Mutant) -> Verdict:
     with tempfile.TemporaryDirectory(prefix="mt-copier-mutant-") as name:
         folder = Path(name) / "mql"
         shutil.copytree(MQL, folder)
+        probe = Path(name) / "tests" / "mql" / "probe.mq5"
+        probe.parent.mkdir(parents=True)
+        shutil.copy(ROOT / "tests" / "mql" / "probe.mq5", probe)
         mutant.apply(folder)
         return _verdict(mutant, _run(mutant, folder))
 
