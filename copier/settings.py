@@ -433,8 +433,8 @@ class ScheduleSettings(Policy):
 class WorkerSettings(Policy):
     """How several workers share the followers."""
 
-    lease_s: Annotated[Positive, Field(ge=1, le=300)] = Decimal(10)
-    """A worker that is silent for so long loses its followers to the others, in seconds; the same for every process."""
+    lease_s: Annotated[Positive, Field(ge=5, le=300)] = Decimal(10)
+    """A worker that is silent for so long loses its followers to the others, in seconds. No order outlives the lease either."""
 
 
 class StreamSettings(Policy):
