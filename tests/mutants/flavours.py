@@ -99,7 +99,11 @@ def _edges(seed: int) -> Plan:
     dice = random.Random(f"edges {seed}")
     plan = _without(make_plan(seed), "redis")
     roles = ("worker", *(f"watcher {master.name}" for master in plan.masters))
-    return _with(plan, [Step(step.at_s, "kill", dice.choice(roles), dice.random(), 0.5) for step in _trades(plan)])
+    kills = [Step(step.at_s, "kill", dice.choice(roles), dice.random(), 0.5) for step in _trades(plan)]
+    again = [
+        Step(dice.uniform(0, plan.end_s), "redis redelivers", master.name, 0, 2.0) for master in plan.masters for _ in range(3)
+    ]
+    return _with(plan, [*kills, *again])
 
 
 def _frozen(seed: int) -> Plan:
@@ -158,7 +162,8 @@ def _late_clock(
 def _moved(seed: int) -> Plan:
     dice = random.Random(f"moved {seed}")
     plan = make_plan(seed)
-    return _with(plan, [Step(dice.uniform(0, plan.end_s), "kill", f"watcher {m.name}", dice.random(), 0.5) for m in plan.masters])
+    watchers = [f"watcher {master.name}" for master in plan.masters]
+    return _with(plan, [Step(dice.uniform(0, plan.end_s / 2), "kill", watcher, dice.random(), 0.5) for watcher in watchers])
 
 
 PLAIN = Flavour("as they come", make_plan)
@@ -169,7 +174,7 @@ TICKETS = Flavour("MT4, partial closes without an answer", _tickets)
 LAGGING = Flavour("lists that are late, partial closes without an answer", _lagging)
 EMPTY = Flavour("a master's lists wrongly empty", _empty)
 KILLED = Flavour("the worker killed at every trade", _killed)
-EDGES = Flavour("snapshots off, someone killed at every trade", _edges, (edges_only,))
+EDGES = Flavour("snapshots off, entries delivered again, someone killed at every trade", _edges, (edges_only,))
 FROZEN = Flavour("the worker frozen at every trade", _frozen)
 FORGETFUL = Flavour("Redis wiped while the worker is down", _forgetful)
 REPLIES = Flavour("answers of Redis lost", _replies)

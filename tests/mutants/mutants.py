@@ -36,19 +36,29 @@ JOURNALED = "nothing is sent that is not journaled"
 OWNER = "only the owner journals and trades"
 ONCE = "an event is published once"
 LIMIT = "a limit is never exceeded by a burst"
-REST = "everything comes to rest"
 LEVELS = "the copy has the master's stop and target"
+ENDED = "what was closed is not opened again"
+TRUE = "what the ledger calls open is open"
+TOLD = "whatever happens has a receipt"
+HANDS = "other hands' positions are not touched"
+SECRETS = "no secret shows"
+REST = "everything comes to rest"
 
 INVARIANTS = {
     JOURNALED: r"no journal knew it",
     OWNER: r"of a former owner",
     ONCE: r"one event was published",
     LIMIT: r"is the limit",
+    HANDS: r"another hand's",
     DOUBLED: r"was executed \d+ times|lots were opened for",
+    ENDED: r"was opened after it had been closed",
     CLOSED: r"which the master closed|ticket \d+ is (buy|sell) ",
     VOLUME: r"lots are open for|lots, expected",
     LEVELS: r"has levels",
-    REST: r"still says|still on its way|still unknown|ended by",
+    TRUE: r"is believed to be",
+    TOLD: r"has no receipt",
+    SECRETS: r"secret",
+    REST: r"still says|still on its way|still unknown|still traded on|ended by",
 }
 """What the judge's words say was broken, the most telling first."""
 
