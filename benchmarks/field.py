@@ -66,6 +66,8 @@ class Setup(msgspec.Struct, kw_only=True):
     """Positions the master holds before it begins to close some."""
     pacing: str = "poisson"
     workers: int = 1
+    shared: bool = False
+    """The workers share the followers by leases, instead of each having its own."""
     own_ledgers: bool = False
     """A SQLite file for each process instead of one for all."""
     links: int = 0
@@ -294,7 +296,7 @@ async def live(folder: Path, role: str, setup: Setup) -> None:
     share = names[int(part or 0) :: setup.workers]
     chosen: dict[str, Role] = {
         "watch": Watch(("m",)),
-        "follow": Follow(f"w{part}", tuple(share)),
+        "follow": Follow(f"w{part}", () if setup.shared else tuple(share)),
         "everything": Everything("w"),
     }
     app = BenchApp(settings, chosen[kind], setup)
@@ -346,7 +348,7 @@ async def _ready(app: BenchApp, followers: int) -> None:
     """Wait until every follower has compared itself with its broker and knows its master."""
     end = time.monotonic() + READY_S
     while time.monotonic() < end:
-        if app.worker is not None and len(app.worker.followers) == followers:
+        if app.worker is not None and len(app.worker.followers) >= followers:
             all_of_them = app.worker.followers.values()
             if all(f.leveller.book.began_ms and all(r.started for r in f.relations.values()) for f in all_of_them):
                 return
@@ -427,6 +429,12 @@ class Field:
     def pids(self) -> list[int]:
         """The processes of the run."""
         return [process.pid for process in self._roles.values()]
+
+    def kill(self, role: str) -> None:
+        """End a role at once, as SIGKILL does; nothing of what it saw is left."""
+        process = self._roles.pop(role)
+        process.kill()
+        process.communicate()
 
     def stop(self) -> None:
         """End every role in order."""
