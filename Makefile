@@ -7,7 +7,7 @@ PYTHON ?=
 LOCK := $(BIN)/uv pip compile pyproject.toml --quiet --all-extras --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-emit-find-links --no-annotate --no-header
 
-.PHONY: setup demo test test-servers simulate mutants bench test-slow check format reference lock dll fuzz clean help
+.PHONY: setup demo test test-servers simulate chaos mutants bench test-slow check format reference lock dll fuzz clean help
 .DEFAULT_GOAL := help
 
 help: ## what there is to make
@@ -45,6 +45,10 @@ simulate: setup ## play HISTORIES= random histories from SEED= on, with kills an
 STARTS ?= 15
 mutants: setup ## take the protocol's rules out one by one, measure how soon the histories notice, and write the table into docs/
 	@$(BIN)/python -m tests.mutants --starts $(STARTS)
+
+RUNS ?= 3
+chaos: setup ## RUNS= runs of real processes under faults from SEED= on: kills, frozen processes, a torn network, full disks
+	@$(BIN)/python -m tests.chaos --runs $(RUNS) --seed $(SEED)
 
 check: setup ## style, types on Linux and Windows, and the direction of imports
 	@$(BIN)/ruff check .

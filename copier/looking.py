@@ -18,6 +18,7 @@ from copier.clock import SystemClock
 from copier.database import MEMORY, Database
 from copier.errors import CopierError, SettingsError
 from copier.history import EquitySample, History
+from copier.leases import Sight
 from copier.ledger import Ledger
 from copier.link import Link
 from copier.model import Receipt, Verdict
@@ -76,15 +77,17 @@ def _expect_ledger(file: Path | None) -> None:
 
 
 async def status(settings: Settings) -> Answer:
-    """Return every follower's links, controls, newest trouble and money."""
+    """Return every follower's owner, links, controls, newest trouble and money."""
     async with stores(settings) as (ledger, history):
         links, controls = await ledger.links(), await ledger.controls()
         newest = await ledger.receipts(newest=RECEIPTS_MAX)
         samples = await history.latest()
         alerts = await history.alerts()
-    rows = [_follower_row(settings, name, links, controls, newest, samples) for name in twins(settings)]
+        sight = await ledger.leases.look()
+    owners = {name: _owner(sight, name) for name in twins(settings)}
+    rows = [{**_follower_row(settings, name, links, controls, newest, samples), **owners[name]} for name in twins(settings)]
     table = Table(title="Followers", title_justify="left", expand=True)
-    for heading in ("follower", "set to"):
+    for heading in ("follower", "worker", "set to"):
         table.add_column(heading, no_wrap=True)
     for heading in ("open", "pending", "refused", "failed", "equity"):
         table.add_column(heading, justify="right")
@@ -92,6 +95,7 @@ async def status(settings: Settings) -> Answer:
     for row in rows:
         table.add_row(
             row["follower"],
+            row["worker"] if row["lease_age_s"] is None else f"{row['worker']}, {row['lease_age_s']:.0f} s",
             row["control"],
             str(row["open"]),
             str(row["pending"]),
@@ -118,6 +122,14 @@ async def alerts(settings: Settings, last: int) -> Answer:
     async with stores(settings) as (_, history):
         found = await history.alerts(newest=last)
     return Answer(found, (alerts_table(found),) if found else (Text("There was no alert yet."),))
+
+
+def _owner(sight: Sight, name: str) -> dict[str, Any]:
+    """Return who follows with a follower, and the age of its lease by the clocks of its machine and this one."""
+    seat, holder = sight.holder(name), sight.holders.get(name)
+    if seat is None:
+        return {"worker": holder.owner if holder is not None and holder.owner else "-", "lease_age_s": None}
+    return {"worker": seat.name, "lease_age_s": max(0, SystemClock().now_ms() - seat.at_ms) / 1000}
 
 
 def _follower_row(

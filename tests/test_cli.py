@@ -202,6 +202,7 @@ def test_what_happened_is_told_in_tables_and_in_json(traded: Path) -> None:
     followers = {row["follower"]: row for row in data("status", traded)["followers"]}
     assert (followers["f"]["open"], followers["f"]["refused"]) == (1, 2)
     assert (followers["n"]["open"], followers["n"]["refused"]) == (3, 0)
+    assert (followers["n"]["worker"], followers["n"]["lease_age_s"]) == ("-", None), "the engine ended and gave everything up"
     assert data("accounts", traded)["f"]["balance"] == "50000"
     assert {(link["follower"], link["symbol"]) for link in data("positions", traded) if link["legs"]} == {
         ("f", "EURUSD"),

@@ -126,13 +126,14 @@ def _settings(folder: Path, broker: Broker, redis: str, ledger: str) -> dict[str
             "python": [sys.executable, "-S", "-E", str(HERE / "relay.py"), str(broker.port)],
             "settle_s": 1,
             "call_timeout_s": 5,
+            "tags_survive": True,
         }
 
     servers = ("hedging", "netting", "mt4")
     logins = {f"f{101 + number}": (101 + number, servers[number % 3]) for number in range(broker.followers)}
     copy = {
         "master": "m",
-        "copy": {"stops": "copy", "existing": "copy_all"},
+        "copy": {"stops": "copy", "existing": "copy_all", "unknown": "resend"},
         "protection": {"open_age_max_s": 900, "orders_per_s": 50},
     }
     return {

@@ -107,11 +107,16 @@ async def _stage(rng: random.Random, folder: Path, ledger: str, followers: int) 
 
 
 def _postgres() -> PostgresServer:
-    found = shutil.which("initdb")
-    places = [Path(found).resolve().parent] if found else sorted(Path("/usr/lib/postgresql").glob("*/bin"))
+    places = postgres_programs()
     if not places:
         raise SystemExit("PostgreSQL is not installed")
     return PostgresServer(places[-1])
+
+
+def postgres_programs() -> list[Path]:
+    """Return the folders with PostgreSQL's programs, the newest last."""
+    found = shutil.which("initdb")
+    return [Path(found).resolve().parent] if found else sorted(Path("/usr/lib/postgresql").glob("*/bin"))
 
 
 def _small_disk(folder: Path) -> Path | None:
@@ -199,12 +204,12 @@ def table(outcomes: list[Outcome], command: str) -> str:
         f"{len(outcomes)} runs, {right} of them without a violation; {kills} SIGKILLs; {opened} opens of the master, {copies}",
         "copies of them to make, besides all closes, parts of closes and levels.",
         "",
-        f"A run is `mt-copier watch` and two `mt-copier follow` with a lease of {LEASE_S} s, a Redis behind a proxy, a SQLite ledger",
-        "(even runs) or PostgreSQL (odd runs), and a process with the brokers of 6 to 12 followers, in every tenth run 200, a",
-        "third each hedging, netting and MT4. Every fault strikes while the master trades. Recovery is the time from the end of",
-        "the fault and of the trading until every follower holds exactly what the master holds, by the brokers; a worker that is",
-        "taken over is not started again before that. A violation is a copy lost or too much after 90 s, an order executed twice,",
-        "or a position of another hand that was touched.",
+        f"A run is `mt-copier watch` and two `mt-copier follow` with a lease of {LEASE_S} s, a Redis behind a proxy, a SQLite",
+        "ledger (even runs) or PostgreSQL (odd runs), and a process with the brokers of 6 to 12 followers, in every tenth run",
+        "200, a third each hedging, netting and MT4, with `unknown: resend`. Every fault strikes while the master trades.",
+        "Recovery is the time from the end of the fault and of the trading until every follower holds exactly what the master",
+        "holds, by the brokers; a worker that is taken over is not started again before that. A violation is a copy lost or too",
+        "much after 90 s, an order executed twice, or a position of another hand that was touched.",
         "",
         "| fault | times | recovery, median (s) | longest (s) | violations |",
         "|---|---|---|---|---|",
