@@ -95,13 +95,18 @@ public:
      {
       uchar bytes[];
       uchar reply[];
-      for(int count = m_stream.Take(bytes); count > 0; count = m_stream.Take(bytes))
+      int count = 0;
+      do
         {
-         m_reader.Add(bytes, count);
+         // What came together with the answer to the upgrade waits here already.
          while(m_reader.Next(lines, reply))
             if(ArraySize(reply) > 0 && !SendBytes(reply))
                break;
+         count = m_stream.Take(bytes);
+         if(count > 0)
+            m_reader.Add(bytes, count);
         }
+      while(count > 0);
       if(m_reader.Ended())
          m_stream.Close();
       if(!m_stream.IsOpen())

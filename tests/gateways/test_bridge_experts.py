@@ -490,6 +490,17 @@ async def test_a_killed_expert_advisor_makes_reads_unavailable_and_an_order_unde
             await world.gateway.get_positions()
 
 
+@on_every_kind
+async def test_a_link_the_engine_ends_is_made_anew_and_trades_on(platform: str, carrier: str) -> None:
+    async with scene(platform, carrier) as world:
+        await world.open()
+        link = world.gateway._session.link  # type: ignore[union-attr]
+        await link._link.close()  # type: ignore[attr-defined]
+        await connected(world.gateway)
+        await world.open()
+        assert len((await world.gateway.get_positions()).positions) == 2
+
+
 async def connected(gateway: RemoteGateway) -> None:
     """Wait until the old link is given up and a new one is there."""
     lost = False
