@@ -48,6 +48,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     def __init__(self) -> None:
         super().__init__()
         self._now = 0.0
+        self._resolution: float = getattr(self, "_clock_resolution")  # noqa: B009 - private to asyncio
 
     def time(self) -> float:
         """Return virtual seconds since the loop was made."""
@@ -60,7 +61,8 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         while timers and timers[0].cancelled():
             heapq.heappop(timers)._scheduled = False
             self._timer_cancelled_count -= 1
-        if not ready and timers and timers[0].when() > self._now:
+        # What is due within the loop's resolution runs now, so it must be that time by then, or it would wait for it for ever.
+        if timers and timers[0].when() > self._now and (not ready or timers[0].when() < self._now + self._resolution):
             self._now = timers[0].when()
         super()._run_once()  # type: ignore[misc]
 

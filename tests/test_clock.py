@@ -35,3 +35,19 @@ def test_a_deadline_that_was_kept_leaves_the_clock_alone() -> None:
         return loop.time()
 
     assert run_virtual(main()) == 4
+
+
+def test_who_wakes_at_a_time_finds_that_it_is_that_time() -> None:
+    """Two moments closer than the loop's resolution: who waits for the later one must not find the earlier."""
+
+    async def main() -> int:
+        loop = asyncio.get_running_loop()
+        await asyncio.sleep(56.6)
+        due, waits = loop.time() + 4e-14, 0
+        while loop.time() < due and waits < 10:
+            asyncio.get_running_loop().call_soon(lambda: None)
+            await asyncio.sleep(due - loop.time())
+            waits += 1
+        return waits
+
+    assert run_virtual(main()) == 1

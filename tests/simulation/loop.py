@@ -104,7 +104,7 @@ class ShufflingLoop(VirtualLoop):
     def _run_once(self) -> None:
         ready: Any = getattr(self, "_ready")  # noqa: B009 - private to asyncio, so unknown to its stubs
         timers: Any = getattr(self, "_scheduled")  # noqa: B009
-        while timers and (timers[0].cancelled() or timers[0].when() <= self._now or not ready):
+        while timers and (timers[0].cancelled() or timers[0].when() <= self._now + self._resolution or not ready):
             handle = heapq.heappop(timers)
             handle._scheduled = False
             if handle.cancelled():
