@@ -32,6 +32,7 @@ from copier.scheduler import Scheduler
 from copier.settings import CopySettings, FollowerSettings, Settings, redacted
 from copier.sharing import Sharing
 from copier.signals import SignalFolder
+from copier.standing import TWIN
 from copier.stream import Stream, open_stream
 from copier.watchdog import Watchdogs
 from copier.watcher import Watcher
@@ -39,7 +40,7 @@ from copier.worker import Worker
 
 log = logging.getLogger(__name__)
 
-SHADOW = "~shadow"
+SHADOW = TWIN
 """What the name of a follower's simulated twin ends with; no follower may be called so."""
 CONTROLS_S = 1.0
 PROJECT_S = 0.5

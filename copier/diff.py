@@ -40,6 +40,8 @@ class View(Record, frozen=True, kw_only=True):
     """By identifier."""
     gone: dict[int, int] = {}
     """Identifier -> last generation, of positions that are no more, oldest first."""
+    account: str = ""
+    """Whose positions these are, as login@server; empty until that is known."""
 
 
 class Matching(Record, frozen=True, kw_only=True):
@@ -175,13 +177,13 @@ def apply(view: View, event: Event) -> View:
         case Opened() | ScaledIn() | Reduced() | Modified() | Reversed():
             position = event.position
             gone = {key: value for key, value in view.gone.items() if key != position.identifier}
-            return View(open={**view.open, position.identifier: position}, gone=gone)
+            return msgspec.structs.replace(view, open={**view.open, position.identifier: position}, gone=gone)
         case Closed():
             identifier = event.position.identifier
             still = {key: value for key, value in view.open.items() if key != identifier}
             gone = {**view.gone, identifier: event.position.generation}
-            return View(open=still, gone=dict(list(gone.items())[-GONE_KEPT:]))
+            return msgspec.structs.replace(view, open=still, gone=dict(list(gone.items())[-GONE_KEPT:]))
         case Snapshot():
-            return View(open={position.identifier: position for position in event.positions}, gone=view.gone)
+            return msgspec.structs.replace(view, open={position.identifier: position for position in event.positions})
         case _:
             assert_never(event)

@@ -12,6 +12,7 @@ from decimal import Decimal
 
 import msgspec
 
+from copier import wire
 from copier.clock import Clock
 from copier.errors import CopierError, Fenced, GatewayError, Rejected, StoreError, Unavailable
 from copier.filters import closes_at_end, hours_over
@@ -251,6 +252,9 @@ class Follower:
                 await self.standing.quote(symbol)
         await self.leveller.level()
         self._level_at = asyncio.get_running_loop().time() + self._reconcile_s
+        if not self.standing.known:  # Only now: account and positions have agreed on whose they are.
+            self.standing.known = self.standing.account.account
+            self.memory.keep_fact("account", wire.encode(self.standing.known))
 
     async def _wait(self, pause: float) -> None:
         loop = asyncio.get_running_loop()

@@ -40,6 +40,8 @@ WARM_SYMBOLS = 4
 """Prices of so many symbols, those asked for last, are read ahead."""
 EXPOSED_MAX = 2_000
 _ONE = Decimal(1)
+TWIN = "~shadow"
+"""What is added to a follower's name for the twin that only simulates: what people set for the one holds for both."""
 _STRICTER = {Mode.LIVE: 0, Mode.SHADOW: 0, Mode.CLOSE_ONLY: 1, Mode.FROZEN: 2}
 
 
@@ -76,6 +78,8 @@ class Standing:
         own = {key: body for (who, key), body in remembered.facts.items() if who == name}
         self._residues = {key: wire.decode(body, Decimal) for key, body in own.items() if key.startswith("residue:")}
         self._limits = {key: wire.decode(body, LimitState) for key, body in own.items() if key.startswith("limit:")}
+        self.known = wire.decode(own["account"], str) if "account" in own else ""
+        """Whose account it has been so far, as login@server; empty until the first time it was followed."""
         self._deposits = wire.decode(own["deposits"], Deposits) if "deposits" in own else None
 
     async def begin(self) -> None:
@@ -85,6 +89,9 @@ class Standing:
             raise Unavailable("the terminal is not connected to its trade server", account=account.account)
         if not account.trade_allowed:
             raise Unavailable(f"this account cannot trade: {account.trade_blocker}", account=account.account)
+        if self.known and account.account != self.known:
+            words = f"expected {self.known}, which {self._name} was when last followed; another account needs another name"
+            raise Unavailable(words, account=account.account)
         self.account, self.account_ms = account, self._clock.now_ms()
         if self._gateway.symbols is not None and self.catalogue is None:
             self.catalogue = {spec.symbol: spec for spec in await self._gateway.symbols.get_symbols()}
@@ -325,7 +332,11 @@ class Standing:
 
     def set_controls(self, controls: Mapping[str, str]) -> bool:
         """Take what people have set (by scope: `*`, follower, follower/master); return whether it is news to this follower."""
-        scopes = {"*", self._name, *(f"{self._name}/{copy.master}" for copy in self._settings.copies)}
+        name = self._name.removesuffix(TWIN)
+        if name != self._name:
+            of_both = {scope: control for scope, control in controls.items() if scope.startswith(f"{name}/")}
+            controls = {**{scope.replace(name, self._name, 1): control for scope, control in of_both.items()}, **controls}
+        scopes = {"*", name, self._name, *(f"{self._name}/{copy.master}" for copy in self._settings.copies)}
         scopes |= {f"group:{group}" for group in self._settings.groups}
         mine = {scope: control for scope, control in controls.items() if scope in scopes}
         changed = mine != self._controls

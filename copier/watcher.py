@@ -69,6 +69,8 @@ class Watcher:
         """Positions that are missing and not yet believed gone."""
         self.published_ms = 0
         """When something was last published; 0 before the first time."""
+        self._holds_much = False
+        """So much is missing at once that only deals or a person are believed."""
         self._gateway = gateway
         self._stream = stream
         self._ledger = ledger
@@ -206,6 +208,8 @@ class Watcher:
                 self._account = None
             raise GatewayError(f"expected positions of {expected}, the terminal shows another account", account=positions.account)
         self._same_account = self._account is not None
+        if self._same_account and not self.view.account:
+            self.view = msgspec.structs.replace(self.view, account=positions.account)
         return positions
 
     async def _facts(self) -> Account:
@@ -216,6 +220,11 @@ class Watcher:
             if self._account is not None and account.account != self._account.account:
                 raise GatewayError(
                     f"expected {self._account.account}, the terminal shows another account", account=account.account
+                )
+            if self.view.account and account.account != self.view.account:
+                raise GatewayError(
+                    f"expected {self.view.account}, which {self.name} was when last watched; another account needs another name",
+                    account=account.account,
                 )
             self._account, self._account_ms = account, now
         return self._account
@@ -240,17 +249,20 @@ class Watcher:
         before = {known.identifier: self._missing.get(known.identifier, (0, now)) for known in missing}
         self._missing = {identifier: (reads + 1, since_ms) for identifier, (reads, since_ms) in before.items()}
         if not missing:
-            self.held_back = ()
+            self.held_back, self._holds_much = (), False
             return {}
         gone = await self._closing_deals(missing)
         rest = [known for known in missing if known.identifier not in gone]
         if rest and not self._breaks(len(rest)):
             gone |= {known.identifier: (ZERO, DealReason.OTHER) for known in rest if self._enough(known.identifier, now)}
         elif rest and (await self._ledger.controls()).get(f"master:{self.name}") == "release":
-            gone |= {known.identifier: (ZERO, DealReason.OTHER) for known in rest}
+            if self._holds_much:
+                gone |= {known.identifier: (ZERO, DealReason.OTHER) for known in rest}
+            else:
+                log.warning("%s: a release that was given before these positions were missing is not for them", self.name)
             await self._ledger.set_control(f"master:{self.name}", "live", "watcher")
         held = tuple(known for known in missing if known.identifier not in gone)
-        if held and not self.held_back and self._breaks(len(held)):
+        if held and not self._holds_much and self._breaks(len(held)):
             log.warning(
                 "%s: %d of %d positions are missing at once and no deal says they were closed; holding them as open until a "
                 "deal or `mt-copier release %s` confirms it",
@@ -259,7 +271,7 @@ class Watcher:
                 len(self.view.open),
                 self.name,
             )
-        self.held_back = held
+        self.held_back, self._holds_much = held, bool(held) and self._breaks(len(held))
         for identifier in gone:
             self._missing.pop(identifier, None)
         return gone

@@ -4,9 +4,11 @@ import random
 from typing import Any
 
 import msgspec
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from copier.clock import LoopClock
 from copier.database import MEMORY, Database
 from copier.diff import View, diff
 from copier.errors import StoreError
@@ -14,7 +16,9 @@ from copier.intake import Intake
 from copier.ledger import FactKept, JournalEntry, Ledger, ReceiptKept, Remembered
 from copier.memory import Memory
 from copier.model import Change, Event, MarginMode, MasterPosition, Opened, Receipt, Side, Snapshot, Verdict
+from copier.policy import Mode
 from copier.settings import FollowerSettings
+from copier.standing import Standing
 from copier.stream import Entry, EntryId
 from tests.test_diff import D, Master, lives, position, replay
 
@@ -239,3 +243,13 @@ async def test_what_could_not_be_journaled_is_journaled_with_the_next_commit() -
     assert any(isinstance(entry, FactKept) for entry in rows[1])
     await memory.commit()
     assert len(rows) == 2
+
+
+@pytest.mark.parametrize("scope", ["bob", "bob/m", "*"])
+def test_what_is_set_for_a_follower_holds_for_its_shadow_too(scope: str) -> None:
+    settings = FollowerSettings.model_validate({"account": "a", "copies": [{"master": "m", "mode": "shadow"}]})
+    gateway: Any = None
+    twin = Standing("bob~shadow", settings, gateway, LoopClock(), Remembered())
+    assert twin.set_controls({scope: "close_only", "bo": "frozen", "bobby/m": "frozen"})
+    assert (twin.mode_of("m")[0], twin.frozen) == (Mode.CLOSE_ONLY, False)
+    assert not twin.set_controls({scope: "close_only"})

@@ -909,6 +909,23 @@ def test_a_mass_close_without_deals_waits_for_a_person() -> None:
     story(lambda: eight_positions("without"), tell)
 
 
+def test_a_release_given_before_anything_was_missing_is_not_for_what_goes_missing_later() -> None:
+    async def tell(world: World) -> None:
+        tickets = [world.buy("EURUSD", "0.20") for _ in range(8)]
+        await world.settle()
+        await world.ledger.set_control("master:m", "release", "a person")
+        await world.settle()
+        for ticket in tickets:
+            world.close(ticket)
+        await world.settle(60)
+        assert len(world.accounts["f"].positions) == 8
+        await world.ledger.set_control("master:m", "release", "a person")
+        await world.settle(5)
+        assert world.accounts["f"].positions == ()
+
+    story(lambda: eight_positions("without"), tell)
+
+
 def test_one_close_of_many_needs_no_deals() -> None:
     async def tell(world: World) -> None:
         tickets = [world.buy("EURUSD", "0.20") for _ in range(8)]

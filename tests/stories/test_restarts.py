@@ -10,7 +10,8 @@ import pytest
 
 from copier.errors import Fenced
 from copier.gateways.paper import PaperGateway
-from copier.gateways.paper_faults import Operation, answer_lost, delay, never_answered
+from copier.gateways.paper_account import PaperAccount
+from copier.gateways.paper_faults import Operation, answer_lost, delay, never_answered, wrong_account
 from copier.ledger import Ledger
 from copier.link import LegState
 from copier.model import Account, DealEntry, MarginMode, Side, Verdict
@@ -662,3 +663,33 @@ def test_an_open_found_at_a_start_waits_for_the_masters_clock_as_long_as_it_may_
         story(lambda: UndatedWorld(MarginMode.HEDGING, one(MarginMode.HEDGING)), tell)
     finally:
         Undated.known = True
+
+
+def test_accounts_are_known_again_after_a_restart_and_others_are_not_taken_for_them() -> None:
+    """Someone logs both terminals in to other accounts while the engine is down."""
+
+    async def tell(world: World) -> None:
+        ticket = world.buy("EURUSD", "1.00")
+        await world.settle()
+        for task in (world.watcher_task, world.worker_task):
+            task.cancel()
+        await world.settle(1)
+        for account in (world.master, world.accounts["f"]):
+            account.server.add_account(PaperAccount(2, balance=D(100_000)))
+            for operation in Operation:
+                account.faults.always(operation, wrong_account(2))
+        world.start_watcher()
+        world.start_worker()
+        await world.settle(20)
+        assert "when last watched" in world.watcher.error
+        assert "when last followed" in world.follower().error
+        assert world.link().lots == D("1.00")
+        for account in (world.master, world.accounts["f"]):
+            account.faults.clear()
+        await world.settle(10)
+        assert (world.watcher.error, world.follower().error) == ("", "")
+        world.close(ticket)
+        await world.settle()
+        assert world.accounts["f"].positions == ()
+
+    story(lambda: World(MarginMode.HEDGING, one(MarginMode.HEDGING)), tell)
