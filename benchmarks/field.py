@@ -5,7 +5,6 @@ As a program it is one role: `python -m benchmarks.field FOLDER ROLE`, started b
 
 import asyncio
 import contextlib
-import gc
 import json
 import random
 import subprocess
@@ -21,10 +20,10 @@ import msgspec
 import redis
 
 from benchmarks.brokers import BROKERS, BenchBroker, Master, Order, now_ns
-from benchmarks.floors import run
 from copier.app import App, Everything, Follow, Role, Watch
-from copier.clock import SystemClock
+from copier.clock import SystemClock, run
 from copier.gateway import Gateway
+from copier.running import settle_memory
 from copier.settings import Settings, load
 
 WARM_UP = 30
@@ -316,8 +315,7 @@ async def live(folder: Path, role: str, setup: Setup) -> None:
         else:
             await asyncio.sleep(0.5)
         ready_s = time.monotonic() - began
-        gc.collect()
-        gc.freeze()
+        settle_memory()
         cpu = time.process_time()
         _tell("ready")
         orders_from_parent = _lines()

@@ -17,6 +17,7 @@ import redis.asyncio as aioredis
 
 from benchmarks.measures import Bar, Step, Summary, counts, keep, say, summary, table, three
 from benchmarks.servers import NO_REDIS, redis_server
+from copier.clock import run
 
 KEY = "bench:floor"
 now_ns = time.monotonic_ns
@@ -62,16 +63,6 @@ def _with_publisher(url: str, events: int, per_s: float, took: Callable[[list[in
         run(asyncio.wait_for(_forget_and_read(url, events, took), 60 + 2 * events / per_s))
     finally:
         publisher.join(10)
-
-
-def run(main: Any) -> None:
-    """Run on the fastest event loop there is, as the product does."""
-    try:
-        import uvloop
-    except ImportError:
-        asyncio.run(main)
-    else:
-        uvloop.run(main)
 
 
 async def _forget_and_read(url: str, events: int, took: Callable[[list[int]], Any]) -> None:

@@ -1,6 +1,5 @@
 """The command line: every command reads its settings, does one thing, and says clearly what is wrong."""
 
-import asyncio
 import contextlib
 import sys
 from collections.abc import Callable, Coroutine
@@ -401,7 +400,9 @@ def _load(config: Path) -> "Settings":
 
 
 def _async(main: Coroutine[Any, Any, T]) -> T:
-    return asyncio.run(main)
+    from copier.clock import run
+
+    return run(main)
 
 
 def _console(*, stderr: bool = False) -> "Console":

@@ -1,12 +1,13 @@
 """What the rules look at when one open is about to be sent: the order, the account, and all that is open or on its way."""
 
 from decimal import Decimal
+from functools import cached_property
 
 from copier.model import ZERO, Account, Quote, Record, Side, SymbolSpec
 from copier.policy import Metric
 
 
-class Exposure(Record, frozen=True, kw_only=True):
+class Exposure(Record, frozen=True, kw_only=True, dict=True, gc=True):
     """One position of the follower's account, or one order on its way: for limits and margin both are open."""
 
     symbol: str
@@ -26,6 +27,54 @@ class Exposure(Record, frozen=True, kw_only=True):
     """Which relation it belongs to; empty for a position of another hand."""
     sending: bool = False
     """Sent, or about to be, and not yet in the account's figures."""
+
+    @cached_property
+    def valued(self) -> bool:
+        """Whether its symbol's rules say what it is worth."""
+        return valued(self.spec)
+
+    @cached_property
+    def notional(self) -> Decimal:
+        """Its whole value in the account's currency."""
+        return self.lots * notional(self.spec, self.current)
+
+    @cached_property
+    def currencies(self) -> tuple[tuple[str, Decimal], ...]:
+        """The currencies it is long (positive) and short, in the account's currency."""
+        return tuple((name, self.lots * worth) for name, worth in currencies(self.spec, self.side.sign, self.current))
+
+    @cached_property
+    def lost_at_stop(self) -> tuple[Decimal, Decimal]:
+        """What balance and equity lose when its stop is hit; only where it has a stop and is valued."""
+        return self.lost_at(min(self.stop * self.side.sign, self.current * self.side.sign) * self.side.sign)
+
+    def lost_at(self, end: Decimal) -> tuple[Decimal, Decimal]:
+        """Return what balance and equity lose when it ends at this price; a locked-in gain is no gain here."""
+        if self.spec is None:
+            return ZERO, ZERO
+        sign = self.side.sign
+        value = self.lots / self.spec.tick_size * self.spec.tick_value_loss
+        of_equity = (self.current - end) * sign * value + self.commission
+        of_balance = max(ZERO, (self.price - end) * sign * value - self.swap) + self.commission
+        return of_balance, of_equity
+
+
+def valued(spec: SymbolSpec | None) -> bool:
+    """Return whether a symbol's rules say what a position in it is worth."""
+    return spec is not None and min(spec.tick_size, spec.tick_value, spec.tick_value_loss, spec.point) > 0
+
+
+def notional(spec: SymbolSpec | None, price: Decimal) -> Decimal:
+    """Return the value of one lot in the account's currency: what it would lose if the price fell to nothing."""
+    return price / spec.tick_size * spec.tick_value if spec else ZERO
+
+
+def currencies(spec: SymbolSpec | None, sign: int, price: Decimal) -> tuple[tuple[str, Decimal], ...]:
+    """Return the currencies one lot is long (positive) and short; an instrument within one currency has no such exposure."""
+    if spec is None or spec.currency_base == spec.currency_profit:
+        return ()
+    worth = sign * notional(spec, price)
+    return (spec.currency_base, worth), (spec.currency_profit, -worth)
 
 
 class OrderFacts(Record, frozen=True, kw_only=True):

@@ -184,6 +184,7 @@ class Follower:
             facts = next((relation.facts for relation in self.memory.relations.values() if relation.facts is not None), None)
             try:
                 await self.standing.read_ahead(facts, age_min_ms)
+                self.standing.weigh(self.standing.exposures(self.memory.living.values(), self.leveller.foreign_positions))
             except GatewayError:
                 self.level_within(PAUSE_MIN_S)  # A read of the positions tells whether the account is gone, and says so.
 

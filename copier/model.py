@@ -13,8 +13,8 @@ import msgspec
 ZERO = Decimal(0)
 
 
-class Record(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """What every noun is: frozen, keyword-only, camelCase on the wire."""
+class Record(msgspec.Struct, frozen=True, kw_only=True, rename="camel", gc=False):
+    """What every noun is: frozen, keyword-only, camelCase on the wire; without cycles, so no garbage collector follows it."""
 
 
 class Side(StrEnum):

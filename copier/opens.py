@@ -263,6 +263,7 @@ class Opens:
             raise
         finally:
             self._leveller.traded(planned.symbol)
+        await asyncio.sleep(0)  # Orders that are ready to leave go before what is noted of this one.
         self._standing.filled(leg.tag)
         stamps = replace(order.link.stamps, sent_ms=sent_ms, answered_ms=self._memory.clock.now_ms())
         link = replace(link, stamps=stamps)

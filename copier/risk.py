@@ -9,7 +9,7 @@ from decimal import Decimal
 
 import msgspec
 
-from copier.facts import Exposure, LossRoom, OrderFacts, Scope, margin_used_after
+from copier.facts import Exposure, LossRoom, OrderFacts, Scope, currencies, margin_used_after, notional, valued
 from copier.model import ZERO, Record, Refused, SymbolSpec
 from copier.policy import AboveLimit, Metric, RiskPolicy, WorstCasePolicy, matches
 from copier.steps import ceil_to, floor_to, plain
@@ -106,8 +106,8 @@ def _leverage(policy: RiskPolicy, scope: Scope, facts: OrderFacts) -> Answer:
     unvalued = _unvalued(facts.exposures, scope, setting, facts)
     if unvalued:
         return unvalued
-    held = sum((each.lots * _notional(each.spec, each.current) for each in facts.exposures), ZERO)
-    each = _notional(facts.quote.spec, facts.price)
+    held = sum([each.notional for each in facts.exposures], ZERO)
+    each = notional(facts.quote.spec, facts.price)
     may = _equity(facts) * most
     if held + facts.lots * each <= may:
         return None
@@ -178,10 +178,10 @@ def _currency(policy: RiskPolicy, scope: Scope, facts: OrderFacts) -> Answer:
         return unvalued
     held: dict[str, Decimal] = {}
     for one in counted:
-        for currency, per_lot in _currencies(one.spec, one.side.sign, one.current):
-            held[currency] = held.get(currency, ZERO) + one.lots * per_lot
+        for currency, worth in one.currencies:
+            held[currency] = held.get(currency, ZERO) + worth
     worst: Room | None = None
-    for currency, per_lot in _currencies(facts.quote.spec, facts.side.sign, facts.price):
+    for currency, per_lot in currencies(facts.quote.spec, facts.side.sign, facts.price):
         before = held.get(currency, ZERO)
         after = before + facts.lots * per_lot
         if abs(after) <= most or abs(after) <= abs(before):
@@ -284,7 +284,7 @@ RULES: tuple[Callable[[RiskPolicy, Scope, OrderFacts], Answer], ...] = (
 def _loss_per_lot(worst: WorstCasePolicy, scope: Scope, facts: OrderFacts) -> Decimal | Refused:
     """Return the money one lot of this trade loses at its stop, or at the assumed one, commission included."""
     spec = facts.quote.spec
-    if not _valued(spec):
+    if not valued(spec):
         return _no("symbol_spec_unusable", scope, "worst_case", f"{spec.symbol}: what a tick costs is not known", facts)
     distance = (facts.price - facts.stop) * facts.side.sign if facts.stop else _assumed(worst, facts.price, spec)
     if distance is None or distance <= 0:
@@ -301,20 +301,18 @@ def _losses_at_stops(worst: WorstCasePolicy, scope: Scope, facts: OrderFacts) ->
     if unvalued:
         return unvalued
     for each in facts.exposures:
-        spec, sign = each.spec, each.side.sign
-        if spec is None:
+        if each.spec is None:
             continue
         if each.stop:
-            end = min(each.stop * sign, each.current * sign) * sign
+            lost = each.lost_at_stop
         else:
-            assumed = _assumed(worst, each.current, spec)
+            assumed = _assumed(worst, each.current, each.spec)
             if assumed is None:
                 text = f"a position in {each.symbol} has no stop and none is assumed, so the worst case has no bound"
                 return _no("position_without_stop", scope, "worst_case.assumed_stop_points", text, facts, symbol=each.symbol)
-            end = each.current - sign * assumed
-        value = each.lots / spec.tick_size * spec.tick_value_loss
-        of_equity += (each.current - end) * sign * value + each.commission
-        of_balance += max(ZERO, (each.price - end) * sign * value - each.swap) + each.commission
+            lost = each.lost_at(each.current - each.side.sign * assumed)
+        of_balance += lost[0]
+        of_equity += lost[1]
     return of_balance, of_equity
 
 
@@ -326,29 +324,12 @@ def _assumed(worst: WorstCasePolicy, price: Decimal, spec: SymbolSpec) -> Decima
     return None
 
 
-def _notional(spec: SymbolSpec | None, price: Decimal) -> Decimal:
-    """Return the value of one lot in the account's currency: what it would lose if the price fell to nothing."""
-    return price / spec.tick_size * spec.tick_value if spec else ZERO
-
-
-def _currencies(spec: SymbolSpec | None, sign: int, price: Decimal) -> tuple[tuple[str, Decimal], ...]:
-    """Return the currencies one lot is long (positive) and short; an instrument within one currency has no such exposure."""
-    if spec is None or spec.currency_base == spec.currency_profit:
-        return ()
-    worth = sign * _notional(spec, price)
-    return (spec.currency_base, worth), (spec.currency_profit, -worth)
-
-
-def _valued(spec: SymbolSpec | None) -> bool:
-    return spec is not None and min(spec.tick_size, spec.tick_value, spec.tick_value_loss, spec.point) > 0
-
-
 def _unvalued(exposures: Iterable[Exposure], scope: Scope, setting: str, facts: OrderFacts) -> Refused | None:
     for each in exposures:
-        if not _valued(each.spec):
+        if not each.valued:
             text = f"a position in {each.symbol} cannot be valued: its symbol's rules are not known"
             return _no("exposure_unknown", scope, setting, text, facts, symbol=each.symbol)
-    if not _valued(facts.quote.spec):
+    if not valued(facts.quote.spec):
         text = f"{facts.symbol} cannot be valued: its tick value is not known"
         return _no("symbol_spec_unusable", scope, setting, text, facts)
     return None

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import logging
 import signal
 import sys
@@ -19,6 +20,15 @@ from copier.live import JsonView, LiveView, PlainView, View
 from copier.settings import LogFormat, LogSettings, Settings
 from copier.tables import end_table, hops_line
 
+SETTLED_S = 10.0
+"""What a process keeps to its end is there by then."""
+
+
+def settle_memory() -> None:
+    """Let the garbage collector leave alone what is there now: looking through it takes as long as many orders."""
+    gc.collect()
+    gc.freeze()
+
 
 async def run_app(settings: Settings, role: Role, kind: str) -> None:
     """Run a role until Ctrl+C or SIGTERM. `kind` of view: live, plain or json."""
@@ -29,6 +39,7 @@ async def run_app(settings: Settings, role: Role, kind: str) -> None:
         app.listeners.append(view.show)
         async with app, _answering(app), _shown(view, console):
             view.tell(_started(app))
+            asyncio.get_running_loop().call_later(SETTLED_S, settle_memory)
             await _until_stopped(app)
     if kind == "plain":
         console.print("Stopped.")

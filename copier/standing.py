@@ -203,6 +203,12 @@ class Standing:
 
     # What is open --------------------------------------------------------------------------------------------------------
 
+    def weigh(self, exposures: Iterable[Exposure]) -> None:
+        """Compute what of each position the rules will ask for."""
+        for each in exposures:
+            if each.valued:
+                _ = each.notional, each.currencies, each.stop and each.lost_at_stop
+
     def exposures(self, links: Iterable[Link], foreign: Iterable[Position]) -> tuple[Exposure, ...]:
         """Return all that is open or on its way: our legs by belief, other hands' positions by the last read."""
         found = []
