@@ -216,8 +216,8 @@ class Orders:
             state = LegState.OPEN if left else LegState.CLOSED
             return with_leg(replace(link, cut=None), replace(leg, lots=left, state=state))
         cut = replace(cut, answered=True, answered_ms=self._clock.now_ms())
-        if cut.lots_after:
-            link = with_leg(link, replace(leg, lots=cut.lots_after, ticket=rest or leg.ticket))
+        if cut.lots_after:  # What was filled may be less than asked; until a read shows it, the rest counts as open.
+            link = with_leg(link, replace(leg, lots=max(cut.lots_after, leg.lots - part), ticket=rest or leg.ticket))
         return replace(link, cut=cut)
 
     async def set_levels(self, ticket: int, stop_loss: Decimal, take_profit: Decimal) -> bool:
