@@ -8,6 +8,7 @@ import shutil
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections import defaultdict
 from collections.abc import AsyncIterator
@@ -57,6 +58,12 @@ class Outcome(msgspec.Struct):
         load = f"{self.ledger}, {self.followers} followers, {self.opened} opens"
         about = f"{load}, {len(self.recoveries)} times on target, {self.kills} kills"
         return f"run {self.number}: {about}, slowest {worst:.1f} s: {verdict}"
+
+
+def one(seed: int, number: int, faults: int) -> Outcome:
+    """Play one run in a folder that is removed afterwards."""
+    with tempfile.TemporaryDirectory(prefix="mt-copier-chaos-") as folder:
+        return asyncio.run(play(seed, number, Path(folder), faults))
 
 
 async def play(seed: int, number: int, folder: Path, faults: int) -> Outcome:
@@ -146,7 +153,7 @@ async def _run(stage: Stage, broker: Broker, outcome: Outcome, faults: int) -> N
             await possible[fault](stage)
             await broker.ask("wait")
             outcome.recoveries.append(Recovery(fault, *await _on_target(stage, broker)))
-            sys.stderr.write(f"  {outcome.recoveries[-1].seconds:6.1f} s  {fault}\n")
+            sys.stderr.write(f"  run {outcome.number}: {outcome.recoveries[-1].seconds:6.1f} s  {fault}\n")
             stage.engine.lost.clear()
             stage.engine.supervise()
     if not outcome.troubles:
