@@ -65,7 +65,7 @@ def program(source: Path, compiler: str, *flags: str, name: str = "program") -> 
 
 
 def _run(command: list[str]) -> None:
-    done = subprocess.run(command, capture_output=True, text=True, timeout=280)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=500)
     if done.returncode:
         raise AssertionError(f"{' '.join(command[:4])} ...: {done.stderr[:3000]}")
 

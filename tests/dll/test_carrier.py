@@ -98,4 +98,8 @@ async def test_by_tls_an_engine_that_cannot_prove_who_it_is_hears_no_greeting(ho
         async with bridges("mt5", "dll")(server, clock, Faults(), folder, tls=secure, **inputs) as (gateway, running):
             with pytest.raises(Unavailable):
                 await gateway.open()
+            for _ in range(2000):
+                if any("link ended" in said for said in running.said):
+                    break
+                await asyncio.sleep(0.01)
             assert any(f"no secure connection could be made: {host}" in said for said in running.said), running.said

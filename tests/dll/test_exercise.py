@@ -13,7 +13,7 @@ from tests.conftest import absent
 from tests.dll.build import DLL, HERE, SANITIZERS, WINDOWS, library, need, program, windows_library
 from tests.dll.servers import Servers, authority, cut, deaf, echo, redis, web
 
-pytestmark = [pytest.mark.server, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.server, pytest.mark.timeout(600)]
 WINE = "/usr/lib/wine/wine64"
 SAID = [
     r"loaded: \d\d bits", "arguments: refused", r"pipe: 10000 round trips, median .*", "pipe: closed",
@@ -41,7 +41,7 @@ def ports(tmp_path: Path) -> Iterator[Ports]:
 
 def run(command: list[str], tmp_path: Path, **more: str) -> list[str]:
     environment = {"PATH": os.environ["PATH"], "COPIER_PIPES": str(tmp_path), **more}
-    done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=280)
+    done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=580)
     said = [line for line in done.stdout.splitlines() if not line.startswith("a job says")]
     talks = "wine" in command[0] or "chroot" in command[0]
     assert said[-1:] == ["all done"], (done.stdout[-3000:], done.stderr[-3000:])
@@ -136,5 +136,5 @@ def test_a_dll_needs_nothing_that_windows_does_not_bring(bits: str) -> None:
 def test_the_same_sources_make_the_same_dll(tmp_path: Path) -> None:
     made = windows_library("x64")
     command = ["make", "-C", str(DLL), f"{tmp_path}/mt5/CopierLink.dll", f"OUT={tmp_path}"]
-    subprocess.run(command, check=True, capture_output=True, timeout=200)
+    subprocess.run(command, check=True, capture_output=True, timeout=500)
     assert (tmp_path / "mt5" / "CopierLink.dll").read_bytes() == made.read_bytes()

@@ -655,6 +655,15 @@ async def test_a_line_that_is_no_frame_is_answered_and_the_next_one_works() -> N
         assert (await line.ask("life.1", Op.EXECUTE_TRADE, BUY, permit))["success"]
 
 
+async def test_a_terminal_without_its_server_never_says_that_it_lists_nothing() -> None:
+    async with listening() as (world, meet):
+        line = await meet()
+        world.host.terminal.connected = False
+        line.say({"id": 3, "op": "get_positions", "params": {}})
+        answer = await line.hear()
+        assert (answer["success"], answer["outcome"]) == (False, "unavailable")
+
+
 async def test_an_unknown_operation_is_invalid() -> None:
     async with listening() as (_, meet):
         line = await meet()

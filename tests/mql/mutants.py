@@ -236,8 +236,8 @@ MUTANTS = [
         file="mt5/Trade5.mqh",
         before="   if(total == 0 && !connected)",
         after="   if(total < 0 && !connected)",
-        tests=PROMISES,
-        among="(without_its_server or unavailable) and mt5-tcp-hedging",
+        tests=EXPERTS,
+        among="says_that_it_lists_nothing",
     ),
     Mutant(
         name="MT4 does not tell the ticket of the rest",
@@ -339,9 +339,9 @@ def _run(mutant: Mutant, folder: Path) -> str:
 def _verdict(mutant: Mutant, said: str) -> Verdict:
     if "BuildFailed" in said:
         return Verdict(mutant, killed=False, by=f"does not compile: {said[-500:]}")
-    failed = re.search(r"^FAILED \S+::(\S+) - (.*)$", said, re.MULTILINE)
+    failed = re.search(r"^FAILED \S+?::(\w+).* - ", said, re.MULTILINE)
     if failed:
-        return Verdict(mutant, killed=True, by=failed[1].split("[")[0])
+        return Verdict(mutant, killed=True, by=failed[1])
     if re.search(r"\d+ passed", said):
         return Verdict(mutant, killed=False, by="survived")
     return Verdict(mutant, killed=False, by=f"nothing was tried: {said[-500:]}")
