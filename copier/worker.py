@@ -123,6 +123,9 @@ class Worker:
             log.warning("%s: %s no longer follows: %s", follower.name, self.name, error)
             if self.followers.get(follower.name) is follower:
                 del self.followers[follower.name]
+        except StoreError as error:
+            # Only its end can raise it: what it learnt last is read back from the broker by whoever is next, as after a crash.
+            log.warning("%s: %s gave it up without a last record: %s", follower.name, self.name, error)
 
     async def drop(self, names: Collection[str]) -> None:
         """Stop following with these followers between two orders of each, with all that they know durable.

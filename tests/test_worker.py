@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from copier.clock import run_virtual
-from copier.errors import Fenced
+from copier.errors import Fenced, StoreError
 from copier.gateways.paper import PaperGateway
 from copier.ledger import Ledger
 from copier.model import MarginMode
@@ -155,6 +155,35 @@ def test_a_worker_without_followers_waits_for_some_and_may_lose_all_again() -> N
         c.world.buy("EURUSD", "0.10")
         await c.world.settle(3)
         assert c.mirrors("f0")
+
+    crew(tell)
+
+
+def test_a_follower_given_up_while_the_ledger_is_away_takes_nobody_along_and_is_whole_at_its_next_worker() -> None:
+    async def tell(c: Crew) -> None:
+        await c.hire("a")
+        await c.give("a", "f0", "f1")
+        await c.world.settle(2)
+        first = c.world.buy("EURUSD", "0.10")
+        await c.world.settle(2)
+        run = c.world.database.run
+
+        async def away(work: Any) -> Any:
+            raise StoreError("the ledger is away")
+
+        c.world.database.run = away  # type: ignore[method-assign]
+        c.workers["a"].followers["f1"].memory.keep_fact("limit:x", b"1")
+        await c.workers["a"].drop(["f1"])
+        await c.world.settle(1)
+        c.world.database.run = run  # type: ignore[method-assign]
+        c.world.close(first)
+        c.world.buy("XAUUSD", "0.20")
+        await c.hire("b")
+        await c.give("b", "f1")
+        await c.world.settle(5)
+        for name in ("f0", "f1"):
+            assert c.mirrors(name), name
+            assert c.openings(name) == 2
 
     crew(tell)
 
