@@ -7,7 +7,7 @@ PYTHON ?=
 LOCK := $(BIN)/uv pip compile pyproject.toml --quiet --all-extras --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-emit-find-links --no-annotate --no-header
 
-.PHONY: setup demo test test-servers simulate chaos mutants bench test-slow check format reference lock dll fuzz clean help
+.PHONY: setup demo test test-servers bad-input simulate chaos mutants bench test-slow check format reference lock dll fuzz clean help
 .DEFAULT_GOAL := help
 
 help: ## what there is to make
@@ -36,6 +36,10 @@ test-slow: setup ## the long shares: real child processes, three months replayed
 
 bench: setup ## every measurement under benchmarks/ in five minutes: tables, JSON, a picture, and docs/performance.md anew
 	@$(BIN)/python -m benchmarks
+
+SECONDS ?= 20
+bad-input: setup ## knock at every door that takes what others wrote, for SECONDS= each
+	@$(BIN)/python -m tests.badinput --seconds $(SECONDS)
 
 HISTORIES ?= 300
 SEED ?= 0

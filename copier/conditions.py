@@ -125,7 +125,8 @@ def drifted(follower: Follower) -> Iterator[Condition]:
     for link in list(follower.memory.living.values()):
         if not link.lots or stands_still(follower, link.master):
             continue
-        spec = follower.standing.spec(link.symbol)
+        known = follower.standing.spec(link.symbol)
+        spec = known if known is not None and known.divides_lots else None
         target = target_lots(link, spec) if spec is not None else Decimal(0) if not link.wanted_open else link.lots
         excess = lots_to_close(link.lots, target, spec) if spec is not None else link.lots - target
         if excess > 0:

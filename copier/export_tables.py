@@ -15,7 +15,13 @@ from copier.errors import CopierError
 from copier.model import Record
 
 FILE_BYTES_MAX = 512 * 1024 * 1024
-"""No statement is larger; a small XLSX that unpacks to more is not a statement."""
+"""No statement is larger."""
+UNPACKED_MAX = 128 * 1024 * 1024
+"""A workbook that unpacks to more is not a statement: hundreds of thousands of deals are less."""
+GAP_MAX = 1_000
+"""A workbook may skip rows by naming the next one's number, billions of them in a few bytes."""
+CELLS_MAX = 500
+"""So many columns has no statement; a workbook may name one cell far to the right in every row."""
 _SPAN_MAX = 64
 _HEADERS_SHOWN = 4
 
@@ -293,8 +299,8 @@ def _xlsx_rows(data: bytes, file: str) -> Iterator[Row]:
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             size = sum(entry.file_size for entry in archive.infolist())
-        if size > FILE_BYTES_MAX:
-            raise ExportError(file, f"expected a workbook of at most {FILE_BYTES_MAX} bytes unpacked, found {size}")
+        if size > UNPACKED_MAX:
+            raise ExportError(file, f"expected a workbook of at most {UNPACKED_MAX} bytes unpacked, found {size}")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the terminal's workbooks have no default style, which does not matter here
             book = openpyxl.load_workbook(io.BytesIO(data), read_only=True, data_only=True)
@@ -309,7 +315,11 @@ def _xlsx_rows(data: bytes, file: str) -> Iterator[Row]:
 
 def _sheet_rows(sheet: Any) -> Iterator[Row]:
     sheet.reset_dimensions()  # written wrongly by some programs; rows beyond it would be lost
+    gap = 0
     for line, cells in enumerate(sheet.iter_rows(values_only=True), start=1):
+        gap = 0 if any(cell is not None for cell in cells) else gap + 1
+        if gap > GAP_MAX or len(cells) > CELLS_MAX:
+            raise ValueError(f"row {line}: more than {GAP_MAX} empty rows, or more than {CELLS_MAX} columns")
         yield Row(line=line, cells=tuple(_text(cell) for cell in cells))
 
 

@@ -316,6 +316,10 @@ class Follower:
         except CopierError:
             self.memory.dirty[name] = None
             raise
+        except ArithmeticError as error:
+            # One symbol's rules, or a price, that no arithmetic survives: it must not hold up what else is to be closed.
+            log.exception("%s: %s %s cannot be reckoned with", self.name, *name)
+            self._put_off(name, NotDone(Unavailable(f"what is said of it cannot be reckoned with: {type(error).__name__}")))
 
     def _enforce(self) -> None:
         """Want closed what a person, a limit or the end of a trading window wants closed."""

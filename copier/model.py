@@ -7,10 +7,17 @@ MetaTrader. Names are snake_case here and camelCase on the wire.
 from datetime import datetime
 from decimal import Decimal
 from enum import StrEnum
+from typing import Annotated
 
 import msgspec
 
 ZERO = Decimal(0)
+ServerTime = Annotated[datetime, msgspec.Meta(tz=True)]
+"""The trade server's wall clock, written as if it were UTC; on the wire never without its zone."""
+
+
+STEP_DIGITS_MAX = 10
+"""No broker's step, point or contract is larger than 10 to this power, or smaller than its inverse."""
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True, rename="camel", gc=False):
@@ -110,6 +117,22 @@ class SymbolSpec(Record, frozen=True, kw_only=True):
     margin_per_lot: Decimal | None = None
     """Margin for one lot at the current price; None where the far end cannot tell."""
 
+    @property
+    def divides_lots(self) -> bool:
+        """Whether volumes can be laid on its step."""
+        return _is_step(self.volume_step) and _is_step(self.volume_min)
+
+    @property
+    def usable(self) -> bool:
+        """Whether volumes and prices can be laid on its steps at all; what a tick is worth is another question."""
+        steps = all(_is_step(step) for step in (self.point, self.tick_size, self.contract_size))
+        known_max = self.volume_max.is_finite() and self.volume_max >= 0
+        return steps and self.divides_lots and known_max and 0 <= self.stops_level < 10**STEP_DIGITS_MAX
+
+
+def _is_step(step: Decimal) -> bool:
+    return step.is_finite() and step > 0 and abs(step.adjusted()) <= STEP_DIGITS_MAX
+
 
 class Source(Record, frozen=True, kw_only=True):
     """Where and when an answer was read: every read carries this."""
@@ -167,7 +190,7 @@ class Position(Record, frozen=True, kw_only=True):
     """Floating, without swap and commission."""
     swap: Decimal = ZERO
     commission: Decimal = ZERO
-    open_time: datetime
+    open_time: ServerTime
     """The trade server's wall clock, written as if it were UTC."""
     magic: int = 0
     comment: str = ""
@@ -189,7 +212,7 @@ class Quote(Source, frozen=True, kw_only=True):
     symbol: str
     bid: Decimal
     ask: Decimal
-    timestamp: datetime
+    timestamp: ServerTime
     """The trade server's wall clock of the last tick, written as if it were UTC."""
     age_ms: int = 0
     """How long ago the far end saw this price change or confirmed, on its own clock."""
@@ -329,7 +352,7 @@ class Deal(Record, frozen=True, kw_only=True):
     fee: Decimal = ZERO
     swap: Decimal = ZERO
     profit: Decimal = ZERO
-    time: datetime
+    time: ServerTime
     """The trade server's wall clock, written as if it were UTC."""
     magic: int = 0
     comment: str = ""
@@ -361,9 +384,9 @@ class PendingOrder(Record, frozen=True, kw_only=True):
     """Of a stop-limit order: the limit placed once `price` is reached."""
     stop_loss: Decimal = ZERO
     take_profit: Decimal = ZERO
-    open_time: datetime
+    open_time: ServerTime
     """The trade server's wall clock, written as if it were UTC."""
-    expiration: datetime | None = None
+    expiration: ServerTime | None = None
     """The same clock; None waits until cancelled."""
     magic: int = 0
     comment: str = ""
@@ -387,7 +410,7 @@ class Timeframe(StrEnum):
 class Bar(Record, frozen=True, kw_only=True):
     """What bid prices did in one stretch of time."""
 
-    time: datetime
+    time: ServerTime
     """Its beginning, by the trade server's wall clock written as if it were UTC."""
     open: Decimal
     high: Decimal
@@ -416,7 +439,7 @@ class MasterPosition(Record, frozen=True, kw_only=True):
     open_price: Decimal
     stop_loss: Decimal = ZERO
     take_profit: Decimal = ZERO
-    open_time: datetime
+    open_time: ServerTime
     magic: int = 0
     comment: str = ""
 

@@ -339,6 +339,8 @@ class Opens:
         if not open_legs or not link.wanted_open:
             return
         quote = await self._standing.quote(link.symbol)
+        if not quote.spec.usable:
+            return  # What can be closed must not wait for rules that level no price.
         filled = sum((leg.filled for leg in open_legs), ZERO)
         fill = sum((leg.price * leg.filled for leg in open_legs), ZERO) / filled
         levels = levels_to_set(

@@ -103,6 +103,9 @@ def plan_open(
     position = link.position
     side = side_of(policy, position)
     quote = facts.quote
+    if not quote.spec.usable or min(quote.bid, quote.ask) <= 0:
+        text = f"{quote.symbol}: the broker's prices, or its volume, tick or contract rules, cannot be reckoned with"
+        return Refused(code="symbol_spec_unusable", rule="symbols", message=text)
     commission = commission_per_lot(quote.symbol, policy.symbols)
     order = OrderFacts(
         side=side,

@@ -328,7 +328,7 @@ def repairs(link: Link, spec: SymbolSpec | None, mode: MarginMode) -> list[Repai
     found: list[Repair] = []
     if any(leg.state in (LegState.SENDING, LegState.UNKNOWN) for leg in link.legs):
         return found
-    if link.cut is None and open_legs and spec is not None:
+    if link.cut is None and open_legs and spec is not None and spec.divides_lots:
         found += _reductions(link, open_legs, spec)
     if not found and mode is not MarginMode.NETTING:
         found += [

@@ -117,7 +117,7 @@ def read_text(text: str, env: Mapping[str, str], secret_names: frozenset[str] = 
     """Read settings from a text that nobody else can see, and the environment over it."""
     source = _source(name, Path(), env, secret_names)
     source.private = True
-    return _fill(source, text.encode())
+    return _fill(source, text.encode(errors="surrogatepass"))
 
 
 def _source(name: str, folder: Path, env: Mapping[str, str], secret_names: frozenset[str]) -> Source:

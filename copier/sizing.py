@@ -34,6 +34,10 @@ _HUNDRED = Decimal(100)
 _RelativePolicy = BalanceSize | EquitySize | FreeMarginSize | VirtualCapitalSize
 
 
+ASKED_MAX = Decimal(10) ** 12
+"""More lots than this are asked for only by a broker's number that is wrong; what is done above a maximum is done just so."""
+
+
 class SizeFacts(Record, frozen=True, kw_only=True):
     """What the size of one open is computed from."""
 
@@ -99,7 +103,7 @@ def size(policy: SizePolicy, facts: SizeFacts) -> Sized | Refused:
         if facts.master_spec is None or facts.master_spec.contract_size <= 0:
             return _no("master_spec_missing", "size.align_contracts", "the master's contract size is not known")
         over, under = over * facts.master_spec.contract_size, under * spec.contract_size
-    return _to_orders(policy, facts, over / under, asked.numbers)
+    return _to_orders(policy, facts, min(over / under, ASKED_MAX), asked.numbers)
 
 
 def reduce_target(filled: Decimal, master_lots: Decimal, master_opened: Decimal, spec: SymbolSpec) -> Decimal:

@@ -8,6 +8,7 @@ later try, never in a guess.
 import asyncio
 import hashlib
 import hmac
+import re
 from collections.abc import Awaitable, Mapping
 from typing import Any, NamedTuple, TypeVar
 
@@ -31,6 +32,7 @@ ENTRIES_MAX = 10_000
 """Entries kept per master unless the settings say otherwise; a reader further behind than that levels by a snapshot."""
 BLOCK_MS = 1_000
 SOCKET_TIMEOUT_S = 5.0
+_ID = re.compile(rb"([0-9]{1,20})-([0-9]{1,20})")
 _FAILURES = (RedisError, OSError, TimeoutError, AttributeError)
 """What a call may end with. The cluster's client uses a connection that another call has just closed as if it were there."""
 _Found = list[tuple[bytes, dict[bytes, bytes]]]
@@ -53,10 +55,10 @@ class EntryId(NamedTuple):
     @classmethod
     def parse(cls, text: str | bytes) -> "EntryId":
         """Read `epoch-sequence`; raise `ProtocolError`."""
-        epoch, dash, sequence = (text.decode() if isinstance(text, bytes) else text).partition("-")
-        if not (dash and epoch.isdigit() and sequence.isdigit()):
-            raise ProtocolError(f"not a stream id: {text!r}")
-        return cls(int(epoch), int(sequence))
+        found = _ID.fullmatch(text if isinstance(text, bytes) else text.encode(errors="replace"))
+        if found is None:
+            raise ProtocolError(f"not a stream id: {text[:60]!r}")
+        return cls(int(found[1]), int(found[2]))
 
 
 class Entry(msgspec.Struct, frozen=True):
@@ -161,9 +163,10 @@ class Stream:
         if self._secret and not hmac.compare_digest((fields or {}).get(b"s", b""), self._sign(master, entry, body)):
             return Entry(master, entry, None)
         try:
-            return Entry(master, entry, wire.decode_event(body))
+            event = wire.decode_event(body)
         except ProtocolError:
             return Entry(master, entry, None)
+        return Entry(master, entry, event if event.master == master else None)
 
     def _sign(self, master: str, entry: EntryId, body: bytes) -> bytes:
         return hmac.new(self._secret, f"{master}\n{entry}\n".encode() + body, hashlib.sha256).hexdigest().encode()

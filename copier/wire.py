@@ -6,6 +6,7 @@ A frame is one line of UTF-8 JSON. A request is `{"id", "op", "params", "permit"
 a connection is `open`, answered by what the far end offers; `{"push": "changed"}` comes unasked.
 """
 
+import re
 from datetime import datetime
 from decimal import Decimal
 from enum import StrEnum
@@ -40,6 +41,7 @@ from copier.model import (
     Positions,
     Quote,
     Record,
+    ServerTime,
     Source,
     SymbolSpec,
     Timeframe,
@@ -53,6 +55,15 @@ R = TypeVar("R", bound=Record)
 PROTOCOL_VERSION = 1
 FRAME_BYTES_MAX = 4_000_000
 """The largest frame anyone may send; a snapshot of 2,000 positions is about 600 kB."""
+
+MAGNITUDE_MAX = 15
+"""A number of this many digits before the point is none of an account: no price, volume or sum has more."""
+SMALLNESS_MAX = 30
+"""Zeros after the point: computers leave such dust, and beyond this no arithmetic of ours holds."""
+DIGITS_MAX = 60
+"""Most digits of a number altogether."""
+INTEGER_MAX = 2**64
+"""Tickets are unsigned in MetaTrader 5."""
 
 
 class Op(StrEnum):
@@ -108,7 +119,7 @@ class QuoteParams(Record, frozen=True, kw_only=True):
 class DealsParams(Record, frozen=True, kw_only=True):
     """`get_deals`: since a moment of the server's clock, or of one position; from this place of the list on."""
 
-    since: datetime
+    since: ServerTime
     position_id: int | None = None
     start: int = 0
 
@@ -212,7 +223,7 @@ class QuoteData(Source, frozen=True, kw_only=True):
     bid: Decimal
     ask: Decimal
     spread: Decimal
-    timestamp: datetime
+    timestamp: ServerTime
     age_ms: int = 0
     spec: SymbolSpec
 
@@ -463,6 +474,54 @@ def _decoded(decoder: msgspec.json.Decoder[T], data: bytes, what: str) -> T:
     if len(data) > FRAME_BYTES_MAX:
         raise ProtocolError(f"{what} of {len(data)} bytes; at most {FRAME_BYTES_MAX} are read")
     try:
-        return decoder.decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, ValueError) as error:
+        found = decoder.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, ValueError, ArithmeticError) as error:
         raise ProtocolError(f"not a {what}: {error}") from None
+    if _may_hold_oddities(data):
+        _check_values(found, what)
+    return found
+
+
+_PLAIN = bytes.maketrans(b"123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ", b"000000000abcdefghijklmnopqrstuvwxyz")
+_LONG = b"0" * 18
+_DATE = b'"0000-00-00t'
+_KNOWN_DATE = re.compile(rb'"(?:19[7-9]\d|2[01]\d\d)-\d\d-\d\d[Tt]')
+
+
+def _may_hold_oddities(data: bytes) -> bool:
+    """Look quickly whether a frame may hold a number without a value, a monstrous one, or a time no server has."""
+    if not data.isascii() or b"\\" in data:
+        return True
+    plain = data.translate(_PLAIN)
+    if b"nan" in plain or b"inf" in plain or b"0e" in plain or b".e" in plain or _LONG in plain:
+        return True
+    dates = plain.count(_DATE)
+    return dates > 0 and len(_KNOWN_DATE.findall(data)) != dates
+
+
+def _is_reckonable(number: Decimal) -> bool:
+    if not number:
+        return number.is_finite() and len(number.as_tuple().digits) <= DIGITS_MAX
+    return (
+        number.is_finite() and -SMALLNESS_MAX <= number.adjusted() < MAGNITUDE_MAX and len(number.as_tuple().digits) <= DIGITS_MAX
+    )
+
+
+def _check_values(value: object, what: str) -> None:
+    """Raise `ProtocolError` for what no arithmetic survives, anywhere in a record."""
+    match value:
+        case Decimal() if not _is_reckonable(value):
+            raise ProtocolError(f"not a {what}: a number that no account has")
+        case int() if abs(value) >= INTEGER_MAX:
+            raise ProtocolError(f"not a {what}: a whole number of more than 64 bits")
+        case datetime() if not 1970 <= value.year < 2200:
+            raise ProtocolError(f"not a {what}: a time in the year {value.year}")
+        case msgspec.Struct():
+            for name in value.__struct_fields__:
+                _check_values(getattr(value, name), what)
+        case tuple() | list():
+            for each in value:
+                _check_values(each, what)
+        case dict():
+            for each in value.values():
+                _check_values(each, what)

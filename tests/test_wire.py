@@ -298,7 +298,7 @@ master_positions = st.builds(
     open_price=prices,
     stop_loss=prices,
     take_profit=prices,
-    open_time=st.datetimes(timezones=st.just(UTC)),
+    open_time=st.datetimes(datetime(1970, 1, 1), datetime(2199, 12, 31), timezones=st.just(UTC)),  # noqa: DTZ001
     magic=st.integers(0, 2**63),
     comment=st.text(max_size=31),
 )
