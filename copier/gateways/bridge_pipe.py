@@ -148,6 +148,7 @@ else:
 
         async def open(self, attend: Attend) -> None:
             """Listen; raise `OSError`."""
+            log.warning("this is no Windows: no terminal can open %s, only a program that plays one", self.path)
 
             async def attended(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
                 await attend(StreamLink(reader, writer), self.path.name)

@@ -22,6 +22,7 @@ string BaseUrl(const string host, const int port, const bool tls)
 class HttpCarrier : public FrameCarrier
   {
 private:
+   string            m_base;
    string            m_url;
    int               m_wait_ms;
    string            m_session;
@@ -68,7 +69,7 @@ private:
       if(status == -1)
         {
          int error = GetLastError();
-         return(Lost("no answer from " + m_url + ", error " + IntegerToString(error), AddressRemedy(error, m_url)));
+         return(Lost("no answer from " + m_url + ", error " + IntegerToString(error), AddressRemedy(error, m_base)));
         }
       if(status != 200)
          return(Lost(m_url + " answers " + IntegerToString(status), ""));
@@ -95,11 +96,12 @@ private:
      }
 
 public:
-                     HttpCarrier(void) { m_url = ""; m_wait_ms = 0; m_session = ""; m_number = 0; m_open = false; }
+                     HttpCarrier(void) { m_base = ""; m_url = ""; m_wait_ms = 0; m_session = ""; m_number = 0; m_open = false; }
 
    // `base` is as in http://127.0.0.1:17501; a request may wait for the engine's next frame up to `wait_ms`.
    void              Dial(const string base, const int wait_ms)
      {
+      m_base = base;
       m_url = base + HTTP_PATH;
       m_wait_ms = (int)MathMax(0, MathMin(wait_ms, CARRIER_WAIT_MS));
      }
