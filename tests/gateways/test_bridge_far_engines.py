@@ -167,10 +167,10 @@ def upgraded(head: str) -> bytes:
         (frame(0x80, b"x"), "breaks RFC 6455"), (frame(0x01, b"x") + frame(0x81, b"x"), "breaks RFC 6455"),
         (frame(0x83, b"x"), "breaks RFC 6455"), (frame(0x8B, b"x"), "unknown kind"), (frame(0x09, b"x"), "breaks RFC 6455"),
         (frame(0x89, length=b"\x7e\0\x7e" + b"x" * 126), "breaks RFC 6455"),
-        (frame(0x81, length=b"\x7f" + (FOUR_MILLION + 1).to_bytes(8)), "too long"),
-        (frame(0x81, length=b"\x7f" + b"\xff" * 8), "too long"),
+        (frame(0x81, length=b"\x7f" + (FOUR_MILLION + 1).to_bytes(8)), "frame was too long"),
+        (frame(0x81, length=b"\x7f" + b"\xff" * 8), "frame was too long"),
         ((frame(0x01, length=b"\x7f" + (2_500_000).to_bytes(8)) + b"x" * 2_500_000)
-         + frame(0x80, length=b"\x7f" + (2_500_000).to_bytes(8)) + b"x" * 2_500_000, "too long"),
+         + frame(0x80, length=b"\x7f" + (2_500_000).to_bytes(8)) + b"x" * 2_500_000, "message was too long"),
     ],
 )  # fmt: skip
 async def test_a_server_that_breaks_the_rules_is_hung_up_on_with_the_reason(said: bytes, trouble: str) -> None:
