@@ -72,6 +72,9 @@ class Entry(msgspec.Struct, frozen=True):
 class Stream:
     """The events of all masters, to publish and to read."""
 
+    _anywhere: Mapping[str, str] = {}
+    """What to say with a command that has no key, so that one server answers it."""
+
     def __init__(
         self, client: "aioredis.Redis | fakeredis.FakeAsyncRedis", *, entries_max: int = ENTRIES_MAX, secret: bytes = b""
     ) -> None:
@@ -151,10 +154,7 @@ class Stream:
         """Return Redis's clock, None where it is this process's own. Raise `StoreError`."""
         if isinstance(self._client, fakeredis.FakeAsyncRedis):
             return None
-        try:
-            seconds, micros = await _uncancelled(self._client.time())
-        except _FAILURES as error:
-            raise StoreError(f"Redis's clock: {error}") from error
+        seconds, micros = await self._answer("Redis's clock", self._client.time(**self._anywhere))
         return int(seconds) * 1000 + int(micros) // 1000
 
     def _entry(self, master: str, raw_id: bytes, fields: Mapping[bytes, bytes] | None) -> Entry:
@@ -194,6 +194,8 @@ async def _uncancelled(call: Awaitable[T]) -> T:
 
 class ClusterStream(Stream):
     """The streams of a cluster, which lie on several servers: one blocking read per master, on a connection of its own."""
+
+    _anywhere = {"target_nodes": aioredis.RedisCluster.RANDOM}
 
     def __init__(self, client: Any, *, entries_max: int = ENTRIES_MAX, secret: bytes = b"") -> None:
         super().__init__(client, entries_max=entries_max, secret=secret)

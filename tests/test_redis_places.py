@@ -300,6 +300,10 @@ async def test_what_is_published_in_a_cluster_is_read_in_order_whatever_servers_
             assert [entry.id for entry in found if entry.master == master] == [EntryId(1, n) for n in range(1, 6)]
         assert await reader.last_id("m3") == EntryId(1, 5)
         assert (await reader.last_snapshot("m3")) is None
+        await reader.ping()
+        at_ms = await reader.time_ms()
+        assert at_ms is not None
+        assert abs(at_ms - SystemClock().now_ms()) < 60_000
 
 
 @pytest.mark.server
