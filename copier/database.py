@@ -172,6 +172,9 @@ class Database:
             expected = "sqlite:///path/to/file.db or postgresql+psycopg://user@host/name"
             raise SettingsError([f"ledger: expected {expected}: {error}"]) from None
         self._thread = None if inline else ThreadPoolExecutor(1, thread_name_prefix="ledger")
+        self._second_thread = self._thread
+        if self._engine.dialect.name == "postgresql":
+            self._second_thread = ThreadPoolExecutor(1, thread_name_prefix="tables")
         if self._engine.dialect.name == "sqlite":
             event.listen(self._engine, "connect", _set_up_sqlite)
             event.listen(self._engine, "begin", _begin_sqlite)
@@ -204,12 +207,22 @@ class Database:
         Raise `StoreError` where the database refuses or does not answer in time; the transaction may then still have been
         committed, so nothing that must not happen twice may rest on the error.
         """
-        if self._thread is None:
+        return await self._run(work, self._thread)
+
+    async def run_beside(self, work: Callable[[sa.Connection], T]) -> T:
+        """Do the same without holding up what `run` is asked for meanwhile: records and leases go first.
+
+        On SQLite, where one may write at a time anyway, it waits its turn like everything else.
+        """
+        return await self._run(work, self._second_thread)
+
+    async def _run(self, work: Callable[[sa.Connection], T], thread: ThreadPoolExecutor | None) -> T:
+        if thread is None:
             return self._transact(work)
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(CALL_TIMEOUT_S):
-                return await loop.run_in_executor(self._thread, self._transact, work)
+                return await loop.run_in_executor(thread, self._transact, work)
         except TimeoutError:
             raise StoreError(f"{self.name}: no answer within {CALL_TIMEOUT_S:.0f} s") from None
 
@@ -243,8 +256,9 @@ class Database:
 
     async def close(self) -> None:
         """Finish what is under way and let go."""
-        if self._thread is not None:
-            await asyncio.get_running_loop().run_in_executor(None, self._thread.shutdown)
+        for thread in (self._thread, self._second_thread):
+            if thread is not None:
+                await asyncio.get_running_loop().run_in_executor(None, thread.shutdown)
         self._engine.dispose()
 
 

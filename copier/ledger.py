@@ -27,6 +27,10 @@ TOMBSTONES_MS = 48 * 3600 * 1000
 """Links that ended are loaded again for so long, so that a late duplicate finds them closed."""
 PROJECTED_AT_ONCE = 400
 """Entries brought into the tables in one transaction, about 10 ms of work: whoever has a record to write waits no longer."""
+ROWS_AT_ONCE = 50
+"""Journal rows fetched for that: a driver may fetch all that it is asked for, whoever stops reading."""
+ROW_BYTES_MAX = 1_000_000
+"""What many append at the same moment is written in rows of at most so much: a reader takes four times that and no more."""
 _PROJECTION_LOCK = 0x6D74636F70696572
 
 
@@ -155,18 +159,21 @@ class Ledger:
             self._flushing = None
 
     async def _write(self, entries: list[JournalEntry]) -> None:
-        body = wire.encode(entries)
+        parts = _rows_of(entries)
         now = self._clock.now_ms()
         needed = _roles_of(entries)
 
-        def work(connection: sa.Connection) -> int:
+        def work(connection: sa.Connection) -> list[int]:
             self.leases.expect(connection, needed)
-            row = connection.execute(sa.insert(db.journal).values(owner=self.owner, at_ms=now, body=body))
-            (seq,) = row.inserted_primary_key or (0,)
-            return int(seq)
+            written = []
+            for _, body in parts:
+                row = connection.execute(sa.insert(db.journal).values(owner=self.owner, at_ms=now, body=body))
+                (seq,) = row.inserted_primary_key or (0,)
+                written.append(int(seq))
+            return written
 
-        seq = await self._database.run(work)
-        self._unprojected.append((seq, entries))
+        written = await self._database.run(work)
+        self._unprojected += [(seq, part) for seq, (part, _) in zip(written, parts, strict=True)]
 
     @property
     def behind(self) -> int:
@@ -189,7 +196,7 @@ class Ledger:
             self._project(connection, rows)
             return len(rows)
 
-        while await self._database.run(work):  # Between two steps whoever has something to make durable has his turn.
+        while await self._database.run_beside(work):  # Between two steps whoever has something to make durable has his turn.
             pass
         del self._unprojected[:seen]
 
@@ -205,6 +212,7 @@ class Ledger:
             .join(db.projected, db.projected.c.owner == db.journal.c.owner, isouter=True)
             .where(db.journal.c.seq > done)
             .order_by(db.journal.c.seq)
+            .limit(ROWS_AT_ONCE if entries_max < math.inf else None)
         )
         own = dict(self._unprojected)
         found: list[tuple[int, str, list[JournalEntry]]] = []
@@ -302,7 +310,7 @@ class Ledger:
             ]
             return sum(connection.execute(statement).rowcount for statement in old)
 
-        return await self._database.run(work)
+        return await self._database.run_beside(work)
 
 
 def _roles_of(entries: Iterable[JournalEntry]) -> set[str]:
@@ -317,6 +325,15 @@ def _follower_of(entry: JournalEntry) -> str:
             return entry.receipt.follower
         case ReadingKept() | FactKept():
             return entry.follower
+
+
+def _rows_of(entries: list[JournalEntry]) -> list[tuple[list[JournalEntry], bytes]]:
+    """Return entries in as many rows as it takes that each can be read back; all of them become durable together."""
+    body = wire.encode(entries)
+    if len(body) <= ROW_BYTES_MAX or len(entries) == 1:
+        return [(entries, body)]
+    half = len(entries) // 2
+    return _rows_of(entries[:half]) + _rows_of(entries[half:])
 
 
 def _link_row(link: Link, now: int) -> dict[str, object]:

@@ -179,3 +179,15 @@ async def test_processes_that_begin_together_on_an_empty_server_make_its_tables_
     await asyncio.gather(*(database.open() for database in databases))
     for database in databases:
         await database.close()
+
+
+async def test_what_runs_beside_on_a_server_holds_up_no_record(needs_postgres: str) -> None:
+    database = Database(needs_postgres)
+    await database.open()
+    go_on = threading.Event()
+    beside = asyncio.create_task(database.run_beside(lambda _: go_on.wait(30)))
+    await database.run(lambda connection: connection.execute(sa.select(1)).all())
+    assert not beside.done()
+    go_on.set()
+    assert await beside
+    await database.close()

@@ -443,6 +443,24 @@ def test_what_is_appended_after_everything_was_trimmed_is_remembered() -> None:
     on(tell)
 
 
+def test_more_than_one_row_can_hold_is_remembered_whole_after_a_crash() -> None:
+    async def tell(database: Database, clock: LoopClock) -> None:
+        ledger = await owner(database, clock)
+        long = [msgspec.structs.replace(receipt(number), receipt=long_receipt(number)) for number in range(9)]
+        await ledger.append([*long, kept(), reading("1-50")])
+        reader = Ledger(database, clock, "reader")
+        found = await reader.load(["f"])
+        assert found.readings == {("f", "m"): "1-50"}
+        assert set(found.links["f"]) == {("m", "9.1")}
+        assert len(await reader.receipts()) == 9
+
+    on(tell)
+
+
+def long_receipt(number: int) -> Receipt:
+    return msgspec.structs.replace(receipt(number).receipt, message="x" * 900_000)
+
+
 def test_a_link_and_its_newest_state_are_one_row() -> None:
     async def tell(database: Database, clock: LoopClock) -> None:
         ledger = await owner(database, clock)
@@ -464,7 +482,7 @@ async def test_a_server_keeps_the_same_promises(needs_postgres: str) -> None:
     await asyncio.gather(*(first.append([reading(f"1-{number}"), receipt(number)]) for number in range(20)))
     second = await owner(database, clock, "second", "follower:g")
     with pytest.raises(Fenced):
-        await first.append([reading("1-99")])
+        await first.append([reading("1-99", "g")])
     await second.append([kept("g"), reading("1-7", "g")])
     found = await second.load(["f", "g"])
     assert found.readings == {("f", "m"): "1-19", ("g", "m"): "1-7"}
