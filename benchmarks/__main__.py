@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks import carriers, floors, gateways, hops, latency, start, stores, sustained
+from benchmarks import carriers, cost, floors, gateways, hops, latency, start, stores, sustained
 from benchmarks.budgets import budgets
 from benchmarks.measures import HERE, RESULTS, Bar, Step, counts, keep, machine, say, table
 from benchmarks.picture import draw
@@ -19,6 +19,7 @@ Part = tuple[str, str, Callable[..., dict[str, Any]], Callable[[dict[str, Any]],
 PARTS: tuple[Part, ...] = (
     ("floors", "What cannot be undercut", floors.measure, floors.tables),
     ("latency", "From the master's change to the last follower's order", latency.measure, latency.tables),
+    ("cost", "The processor's part of it", cost.measure, cost.tables),
     ("hops", "The pure steps, one by one", hops.measure, hops.tables),
     ("stores", "The ledger's databases", stores.measure, stores.tables),
     ("sustained", "Copies a second", sustained.measure, sustained.tables),

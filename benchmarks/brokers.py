@@ -108,7 +108,13 @@ class BenchBroker:
     async def get_quote(self, symbol: str) -> Quote:
         await self._read()
         return Quote(
-            account=self._label, read=self._reads, symbol=symbol, bid=D("1.10000"), ask=D("1.10010"), timestamp=OPENED, spec=SPEC
+            account=self._label,
+            read=self._reads,
+            symbol=symbol,
+            bid=D("1.10000"),
+            ask=D("1.10010"),
+            timestamp=datetime.now(UTC),
+            spec=SPEC,
         )
 
     async def execute_trade(self, request: TradeRequest, permit: Permit) -> TradeResult:

@@ -13,7 +13,7 @@ from benchmarks.measures import Bar, Step, Summary, counts, keep, say, summary, 
 from benchmarks.servers import NO_REDIS, redis_server
 
 FOLLOWERS = (1, 10, 100, 1000)
-PACE = {1: (500, 40.0), 10: (500, 40.0), 100: (500, 20.0), 1000: (100, 2.0)}
+PACE = {1: (500, 40.0), 10: (500, 40.0), 100: (500, 25.0), 1000: (80, 2.0)}
 """By followers: events, and how many of them a second."""
 SLOW_PACE = {1: (100, 10.0), 10: (100, 10.0), 100: (100, 5.0)}
 
@@ -153,9 +153,9 @@ def measure(step: Step, followers: Sequence[int] = FOLLOWERS, *, tiny: bool = Fa
         for count in followers:
             events, per_s = (10, 50.0) if tiny else PACE[count]
             step(f"the floor of {count} followers")
-            floors[count] = journal_floor(redis, count, events=min(events, 300), per_s=per_s)
+            floors[count] = journal_floor(redis, count, events=min(events, 300), per_s=max(per_s, 8.0))
             step(f"{count} followers, brokers that answer at once")
-            rows.append(latency(Setup(followers=count, redis=redis, events=events, per_s=per_s, warm_up=5 if tiny else 30)))
+            rows.append(latency(Setup(followers=count, redis=redis, events=events, per_s=per_s, warm_up=5 if tiny else 10)))
         for broker in ("50ms", "paper", "paper50ms"):
             for count in [each for each in followers if each in ((10, 100) if broker == "50ms" else (10,))]:
                 events, per_s = (5, 10.0) if tiny else SLOW_PACE[count]

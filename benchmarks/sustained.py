@@ -11,8 +11,8 @@ from benchmarks.servers import NO_REDIS, redis_server
 
 FOLLOWERS = 100
 WORKERS = 2
-RATES = (50.0, 200.0)
-SECONDS = 15.0
+RATES = (20.0, 50.0, 200.0)
+SECONDS = 10.0
 
 
 class Sustained(msgspec.Struct, kw_only=True):

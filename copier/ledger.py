@@ -218,7 +218,7 @@ class Ledger:
         found: list[tuple[int, str, list[JournalEntry]]] = []
         entries = 0
         for seq, owner, body in rows:
-            found.append((seq, owner, own.get(seq) or wire.decode(body, list[JournalEntry])))
+            found.append((seq, owner, own.get(seq) or wire.decode_kept(body, list[JournalEntry])))
             entries += len(found[-1][2])
             if entries >= entries_max:
                 rows.close()
@@ -258,7 +258,7 @@ class Ledger:
         body = await self._database.run(
             lambda connection: connection.scalar(sa.select(db.views.c.body).where(db.views.c.master == master))
         )
-        return None if body is None else wire.decode(body, View)
+        return None if body is None else wire.decode_kept(body, View)
 
     async def set_control(self, scope: str, control: str, by: str) -> None:
         """Set what a person wants of `*`, a follower, or `follower/master`: live, close_only, frozen or flatten."""

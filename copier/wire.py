@@ -276,6 +276,11 @@ def decode(data: bytes, kind: type[T]) -> T:
     return _decoded(msgspec.json.Decoder(kind), data, kind.__name__)
 
 
+def decode_kept(data: bytes, kind: type[T]) -> T:
+    """Return what we encoded and kept ourselves, however large: a record of a thousand followers is no frame. As `decode`."""
+    return _decoded(msgspec.json.Decoder(kind), data, kind.__name__, len(data))
+
+
 def encode_event(event: Event) -> bytes:
     """Return an event as one line of JSON."""
     return _encoder.encode(event)
@@ -470,9 +475,9 @@ def error_of(answer: Answer, op: str, account: str) -> GatewayError:
             return Unavailable(answer.error, account=account)
 
 
-def _decoded(decoder: msgspec.json.Decoder[T], data: bytes, what: str) -> T:
-    if len(data) > FRAME_BYTES_MAX:
-        raise ProtocolError(f"{what} of {len(data)} bytes; at most {FRAME_BYTES_MAX} are read")
+def _decoded(decoder: msgspec.json.Decoder[T], data: bytes, what: str, bytes_max: int = FRAME_BYTES_MAX) -> T:
+    if len(data) > bytes_max:
+        raise ProtocolError(f"{what} of {len(data)} bytes; at most {bytes_max} are read")
     try:
         found = decoder.decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, ValueError, ArithmeticError) as error:

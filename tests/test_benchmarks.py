@@ -11,7 +11,7 @@ import pytest
 from tests.conftest import absent
 
 ROOT = Path(__file__).resolve().parent.parent
-ALONE = ("floors", "hops", "stores", "latency", "sustained", "start", "gateways", "two_workers", "scale")
+ALONE = ("floors", "cost", "hops", "stores", "latency", "sustained", "start", "gateways", "two_workers", "scale")
 
 
 @pytest.fixture

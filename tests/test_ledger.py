@@ -29,6 +29,7 @@ from copier.ledger import (
 )
 from copier.link import Leg, LegState, Link
 from copier.model import Receipt, Side, Verdict
+from copier.wire import FRAME_BYTES_MAX
 from tests.test_diff import D, position, view_of
 from tests.test_reconcile import leg, link
 
@@ -154,6 +155,17 @@ def test_a_crash_after_the_append_and_before_the_projection_loses_nothing() -> N
         await first.project()
         assert first.behind == 0
         assert await second.receipts() == [receipt(1).receipt]
+
+    on(tell)
+
+
+def test_a_record_larger_than_any_frame_is_read_back() -> None:
+    async def tell(database: Database, clock: LoopClock) -> None:
+        first = await owner(database, clock)
+        long = "x" * (FRAME_BYTES_MAX // 100)
+        await first.append([kept(key=f"{number}.1", reason=long) for number in range(1, 120)])
+        next_owner = await owner(database, clock, "v")
+        assert len((await next_owner.load(["f"])).links["f"]) == 119
 
     on(tell)
 
