@@ -52,6 +52,8 @@ async def readiness(app: App) -> Readiness:
         roles.append(f"worker {worker.name}")
         begun = any(f"worker:{worker.name}" in ledger.leases.held for ledger in app.ledgers)
         found += _following(worker, begun=begun)
+    if app.sharing is not None and app.sharing.error:
+        found.append(NotReady(what=f"lease of worker {app.sharing.name}", why=app.sharing.error))
     followers = len(worker.followers) if worker is not None else 0
     return Readiness(ready=not found, roles=tuple(roles), followers=followers, not_ready=tuple(found))
 

@@ -4,6 +4,7 @@ import asyncio
 import json
 import re
 import shutil
+import ssl
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable
@@ -24,7 +25,7 @@ from copier.gateways.paper_faults import Operation, never_answered
 from copier.metrics import Metrics, names, written
 from copier.readiness import Readiness, readiness
 from copier.settings import MetricsSettings, Settings, parse
-from tests.conftest import free_port
+from tests.conftest import absent, free_port
 
 D = Decimal
 ROOT = Path(__file__).resolve().parent.parent
@@ -219,6 +220,15 @@ def test_stores_that_do_not_answer_are_named() -> None:
     live(tell)
 
 
+def test_a_worker_that_cannot_renew_its_lease_is_not_ready() -> None:
+    async def tell(app: App, metrics: Metrics) -> None:
+        assert app.sharing is not None
+        app.sharing.error = "the lease cannot be renewed"
+        assert not_ready(await readiness(app)) == {"lease of worker main": "the lease cannot be renewed"}
+
+    live(tell)
+
+
 # The endpoint ----------------------------------------------------------------------------------------------------------
 
 
@@ -274,6 +284,34 @@ async def test_it_answers_on_its_port_while_the_engine_runs_and_no_longer() -> N
                     pass
         with pytest.raises(httpx.ConnectError):
             await client.get(url)
+
+
+@pytest.fixture
+def certificate(tmp_path: Path) -> Path:
+    """Return a folder with a certificate of this machine's own and its key."""
+    openssl = shutil.which("openssl")
+    if openssl is None:
+        absent("openssl is not installed")
+    make = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 1 -subj /CN=x -keyout key -out crt"
+    name = ["-addext", "subjectAltName=IP:127.0.0.1"]
+    subprocess.run([openssl, *make.split(), *name], cwd=tmp_path, check=True, capture_output=True)
+    return tmp_path
+
+
+async def test_with_a_certificate_it_speaks_tls_and_nothing_else(certificate: Path) -> None:
+    port = free_port()
+    section = f"port: {port}, token: {TOKEN}, certificate: {certificate / 'crt'}, key: {certificate / 'key'}"
+    settings = world(f"\nmetrics: {{{section}}}\n")
+    assert settings.metrics is not None
+    known = ssl.create_default_context(cafile=certificate / "crt")
+    async with (
+        App(settings, SystemClock()) as app,
+        answering(app, settings.metrics),
+        httpx.AsyncClient(verify=known) as client,
+    ):
+        assert (await client.get(f"https://127.0.0.1:{port}/health")).status_code == 200
+        with pytest.raises(httpx.TransportError):
+            await client.get(f"http://127.0.0.1:{port}/health")
 
 
 # Settings --------------------------------------------------------------------------------------------------------------
