@@ -101,7 +101,7 @@ class Reason(StrEnum):
 
 
 _FRESH_PRICE = {Reason.REQUOTE, Reason.PRICE_CHANGED, Reason.PRICE_OFF, Reason.INVALID_PRICE}
-_LATER = {Reason.TOO_MANY_REQUESTS, Reason.BUSY, Reason.FROZEN}
+_LATER = {Reason.TOO_MANY_REQUESTS, Reason.BUSY, Reason.FROZEN, Reason.TOO_LATE}
 
 
 class Rejected(GatewayError):

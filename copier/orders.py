@@ -85,6 +85,15 @@ class Orders:
         if self._term.left_s <= 0:
             raise StoreError(f"{self._name}: the worker's lease was not renewed in time, so nothing is sent")
 
+    def _expect_good(self, permit: Permit) -> None:
+        """Raise `StoreError` where an order that is durable by now would be refused as late: nothing is sent, it is made anew."""
+        self._expect_term()
+        late_ms = self._clock.now_ms() - permit.not_after_ms
+        if late_ms >= 0:
+            raise StoreError(
+                f"{self._name}: durable {late_ms} ms after the order's time was over: nothing is sent"
+            )
+
     def _not_before_now(self, sent: Leg | Cut) -> int:
         """Return by when an order of unknown outcome has landed, if ever: it may have been executed until we heard of it."""
         return max(sent.not_after_ms, self._clock.now_ms())
@@ -131,7 +140,7 @@ class Orders:
         return stop_holds and (not request.take_profit or (request.take_profit - price) * sign >= least)
 
     async def _open(self, link: Link, leg: Leg, request: TradeRequest, permit: Permit) -> tuple[Link, TradeResult | None]:
-        self._expect_term()
+        self._expect_good(permit)
         log.info("%s: %s %s %s lots as %s", self._name, request.action, request.symbol, request.lots, leg.tag)
         try:
             result = await self._gateway.execute_trade(request, permit)
@@ -191,7 +200,7 @@ class Orders:
         """Send what `begin_cut` returned, now that it is durable; as `cut_leg`."""
         book_net, part = cut.net_before, cut.lots_before - cut.lots_after
         against = book_net is not None and (position is None or position.type is not leg.side)
-        self._expect_term()
+        self._expect_good(permit)
         log.info("%s: ticket %s down to %s lots", self._name, cut.ticket, cut.lots_after)
         try:
             if against:

@@ -11,7 +11,7 @@ from copier.clock import run_virtual
 from copier.errors import Fenced, StoreError
 from copier.gateways.paper import PaperGateway
 from copier.ledger import Ledger
-from copier.model import MarginMode
+from copier.model import MarginMode, Receipt, Verdict
 from copier.worker import Worker
 from tests.world import D, World
 
@@ -57,6 +57,9 @@ class Crew:
 
     def openings(self, name: str) -> int:
         return sum(deal.entry.value == "in" and bool(deal.symbol) for deal in self.world.accounts[name].account.deals)
+
+    async def receipts(self, name: str) -> list[Receipt]:
+        return await Ledger(self.world.database, self.world.clock, "face").receipts(follower=name)
 
     async def stop(self) -> None:
         await self._stack.aclose()
@@ -184,6 +187,34 @@ def test_a_follower_given_up_while_the_ledger_is_away_takes_nobody_along_and_is_
         for name in ("f0", "f1"):
             assert c.mirrors(name), name
             assert c.openings(name) == 2
+
+    crew(tell)
+
+
+def test_an_order_whose_record_took_longer_than_the_order_may_live_is_not_sent_but_made_anew() -> None:
+    async def tell(c: Crew) -> None:
+        await c.hire("a")
+        await c.give("a", "f0")
+        await c.world.settle(2)
+        ticket = c.world.buy("XAUUSD", "0.30")
+        await c.world.settle(2)
+        run = c.world.database.run
+
+        async def slow(work: Any) -> Any:
+            answer = await run(work)
+            await asyncio.sleep(6)
+            return answer
+
+        c.world.database.run = slow  # type: ignore[method-assign]
+        c.world.buy("EURUSD", "0.10")
+        c.world.close(ticket)
+        await c.world.settle(5)
+        c.world.database.run = run  # type: ignore[method-assign]
+        await c.world.settle(10)
+        assert c.mirrors("f0")
+        assert c.openings("f0") == 2
+        refused = [r.code for r in await c.receipts("f0") if r.verdict in (Verdict.FAILED, Verdict.REFUSED)]
+        assert refused == []
 
     crew(tell)
 
