@@ -13,6 +13,7 @@ from copier import database as db
 from copier.clock import run_virtual
 from copier.database import MEMORY, Database, upsert
 from copier.errors import SettingsError, StoreError
+from tests.conftest import PostgresServer
 
 
 def file(path: Path) -> str:
@@ -190,4 +191,18 @@ async def test_what_runs_beside_on_a_server_holds_up_no_record(needs_postgres: s
     assert not beside.done()
     go_on.set()
     assert await beside
+    await database.close()
+
+
+async def test_a_server_that_was_away_is_used_again_once_it_is_back(needs_postgres: str, postgres_server: PostgresServer) -> None:
+    database = Database(needs_postgres)
+    await database.open()
+    await asyncio.gather(database.ping(), database.run_beside(lambda connection: connection.execute(sa.select(1)).all()))
+    await asyncio.to_thread(postgres_server.kill)
+    for ask in (database.run, database.run_beside):
+        with pytest.raises(StoreError):
+            await ask(lambda connection: connection.execute(sa.select(1)).all())
+    await asyncio.to_thread(postgres_server.start)
+    for ask in (database.run, database.run_beside):
+        assert await ask(lambda connection: connection.execute(sa.select(db.roles)).all()) == []
     await database.close()
