@@ -347,11 +347,10 @@ class History:
             with contextlib.suppress(Rejected):
                 self._trade(step)
 
-    def _for_a_while(self, thing: object, name: str, value: object, seconds: float) -> None:
-        """Set an attribute and set it back later."""
-        before = getattr(thing, name)
+    def _for_a_while(self, thing: object, name: str, value: bool, seconds: float) -> None:  # noqa: FBT001
+        """Switch an attribute over, and back later."""
         setattr(thing, name, value)
-        asyncio.get_running_loop().call_later(seconds, setattr, thing, name, before if before != value else False)
+        asyncio.get_running_loop().call_later(seconds, setattr, thing, name, not value)
 
     def _hurt_broker(self, step: Step) -> None:
         broker = self.brokers[step.who]
