@@ -43,6 +43,8 @@ class Intake:
         follows = entry.id == relation.seen.next or (entry.id.epoch > relation.seen.epoch and entry.id.sequence == 1)
         if not follows or entry.event is None:
             relation.gap = True
+        if entry.id.epoch > relation.seen.epoch > 0:
+            relation.handed_over = True
         relation.seen = entry.id
         self._memory.have_read(entry.master)
         event = entry.event
@@ -82,10 +84,16 @@ class Intake:
     def _accept_snapshot(self, relation: Relation, event: Snapshot) -> None:
         relation.specs.update(event.specs)
         there = {position.key for position in event.positions}
+        # A watcher's first snapshot may have been taken before the last that its predecessor told, and waited since: of what is
+        # known already only the next one tells, which is taken after the first was published.
+        first, relation.handed_over = relation.handed_over, False
         for position in event.positions:
             known = self._memory.links.get((event.master, position.key))
-            if known is None or known.position != position:
+            if known is None or (known.position != position and not first):
                 self._want(event.master, position, event, existing=not relation.started)
+        if first:
+            relation.started, relation.gap = True, False
+            return
         for (master, key), link in list(self._memory.links.items()):
             if master == event.master and link.wanted_open and key not in there:
                 self._unwant(master, link.position, "master_closed_unseen", event)

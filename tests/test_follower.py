@@ -253,3 +253,27 @@ def test_what_is_set_for_a_follower_holds_for_its_shadow_too(scope: str) -> None
     assert twin.set_controls({scope: "close_only", "bo": "frozen", "bobby/m": "frozen"})
     assert (twin.mode_of("m")[0], twin.frozen) == (Mode.CLOSE_ONLY, False)
     assert not twin.set_controls({scope: "close_only"})
+
+
+def test_a_new_watchers_first_snapshot_takes_back_nothing_that_its_predecessor_told() -> None:
+    """It may have been taken before, and have waited for Redis since; the second was taken after the first was published."""
+    settings = FollowerSettings.model_validate({"account": "a", "copies": [{"master": "m"}]})
+    ledger = Ledger(Database(MEMORY), LoopClock(), "test")
+    memory = Memory("f", settings, ledger, FixedClock(), Remembered())
+    intake = Intake(memory)
+    (opened,) = diff(View(), [position(1)], MarginMode.HEDGING, Change(master="m", read=1, read_ms=1), absent_ms=500)
+    (later,) = diff(View(), [position(2)], MarginMode.HEDGING, Change(master="m", read=1, read_ms=1), absent_ms=500)
+    empty = Snapshot(master="m", read=1, read_ms=1, positions=(), specs={})
+    assert isinstance(later, Opened)
+    for epoch, sequence, event in ((1, 1, empty), (1, 2, opened), (2, 1, empty)):
+        intake.accept(Entry("m", EntryId(epoch, sequence), event))
+    assert memory.links["m", "1.1"].wanted_open
+    intake.accept(Entry("m", EntryId(2, 2), later))
+    intake.accept(Entry("m", EntryId(2, 3), replace(empty, positions=(later.position,))))
+    assert not memory.links["m", "1.1"].wanted_open
+    assert memory.links["m", "2.1"].wanted_open
+
+
+class FixedClock:
+    def now_ms(self) -> int:
+        return 1_000
