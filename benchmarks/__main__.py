@@ -2,7 +2,7 @@
 
 import argparse
 import datetime
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,9 +30,20 @@ PARTS: tuple[Part, ...] = (
 STEPS = 32 + sum(map(len, carriers.WAYS.values()))
 
 
-def measure(step: Step, *, tiny: bool = False) -> dict[str, dict[str, Any]]:
-    """Run every part."""
-    return {name: run(step, tiny=tiny) for name, _, run, _ in PARTS}
+def measure(step: Step, *, tiny: bool = False, only: Sequence[str] = ()) -> dict[str, dict[str, Any]]:
+    """Run every part, or some of them, and keep each result at once."""
+    found: dict[str, dict[str, Any]] = {}
+    for name, _, run, _ in PARTS:
+        if only and name not in only:
+            continue
+        try:
+            found[name] = run(step, tiny=tiny)
+        except RuntimeError as error:
+            say(f"{name} was not measured: {error}")
+            continue
+        if not tiny:
+            keep(name, found[name])
+    return found
 
 
 def document(found: dict[str, dict[str, Any]], about: dict[str, Any]) -> str:
@@ -50,7 +61,8 @@ def document(found: dict[str, dict[str, Any]], about: dict[str, Any]) -> str:
         f"![How long until the order leaves for the last follower]({PICTURE.as_posix()})",
     ]
     for name, title, _, tables in PARTS:
-        lines += ["", f"### {title}", "", tables(found[name]).rstrip()]
+        if name in found:
+            lines += ["", f"### {title}", "", tables(found[name]).rstrip()]
     return "\n".join(lines) + "\n"
 
 
@@ -59,17 +71,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     counts(parser)
     parser.add_argument("--doc", type=Path, default=DOC, help="the document whose measured part is written anew")
+    parser.add_argument("--only", nargs="*", default=[], choices=[name for name, *_ in PARTS], help="some parts only")
+    parser.add_argument(
+        "--followers", type=int, nargs="*", default=list(latency.FOLLOWERS), help="for how many latency is measured"
+    )
     options = parser.parse_args()
+    latency.FOLLOWERS = tuple(options.followers)
     about = machine()
     with Bar("bench", STEPS) as step:
-        found = measure(step, tiny=options.tiny)
-    for name, result in found.items():
-        keep(name, result)
+        found = measure(step, tiny=options.tiny, only=options.only)
     text = document(found, about)
     say(text)
     if options.tiny:
         return
-    draw(found["latency"]["rows"], options.doc.parent / PICTURE)
+    if "latency" in found:
+        draw(found["latency"]["rows"], options.doc.parent / PICTURE)
     (RESULTS / "latest.md").write_text(text, encoding="utf-8")
     before, _, rest = options.doc.read_text(encoding="utf-8").partition(BEGIN)
     _, _, after = rest.partition(END)

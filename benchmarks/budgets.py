@@ -19,7 +19,8 @@ Row = tuple[str, str, str, str]
 
 def budgets(found: dict[str, dict[str, Any]]) -> list[Row]:
     """Return every budget with what was measured."""
-    return [*_latency(found["latency"]), *_sustained(found["sustained"]), *_start(found["start"])]
+    parts = (("latency", _latency), ("sustained", _sustained), ("start", _start))
+    return [row for name, rows in parts if name in found for row in rows(found[name])]
 
 
 def _latency(result: dict[str, Any]) -> Iterator[Row]:

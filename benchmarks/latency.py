@@ -142,11 +142,11 @@ def _add(samples: dict[str, list[float]], name: str, began_ns: int, ended_ns: in
 # The whole run -----------------------------------------------------------------------------------------------------------
 
 
-def measure(step: Step, followers: Sequence[int] = FOLLOWERS, *, tiny: bool = False) -> dict[str, Any]:
+def measure(step: Step, followers: Sequence[int] = (), *, tiny: bool = False) -> dict[str, Any]:
     """Measure every number of followers, each floor right before its row, then other brokers and carriers."""
     rows: list[Latency] = []
     floors: dict[int, Summary | None] = {}
-    followers = followers if not tiny else (1, 10)
+    followers = (1, 10) if tiny else followers or FOLLOWERS
     with redis_server() as redis:
         if not redis:
             return {"note": NO_REDIS, "rows": [], "floors": {}}
