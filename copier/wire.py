@@ -6,7 +6,6 @@ A frame is one line of UTF-8 JSON. A request is `{"id", "op", "params", "permit"
 a connection is `open`, answered by what the far end offers; `{"push": "changed"}` comes unasked.
 """
 
-import re
 from datetime import datetime
 from decimal import Decimal
 from enum import StrEnum
@@ -490,7 +489,7 @@ def _decoded(decoder: msgspec.json.Decoder[T], data: bytes, what: str, bytes_max
 _PLAIN = bytes.maketrans(b"123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ", b"000000000abcdefghijklmnopqrstuvwxyz")
 _LONG = b"0" * 18
 _DATE = b'"0000-00-00t'
-_KNOWN_DATE = re.compile(rb'"(?:19[7-9]\d|2[01]\d\d)-\d\d-\d\d[Tt]')
+_CENTURY = b"20"
 
 
 def _may_hold_oddities(data: bytes) -> bool:
@@ -500,8 +499,12 @@ def _may_hold_oddities(data: bytes) -> bool:
     plain = data.translate(_PLAIN)
     if b"nan" in plain or b"inf" in plain or b"0e" in plain or b".e" in plain or _LONG in plain:
         return True
-    dates = plain.count(_DATE)
-    return dates > 0 and len(_KNOWN_DATE.findall(data)) != dates
+    at = plain.find(_DATE)
+    while at >= 0:
+        if data[at + 1 : at + 3] != _CENTURY:
+            return True
+        at = plain.find(_DATE, at + len(_DATE))
+    return False
 
 
 def _is_reckonable(number: Decimal) -> bool:

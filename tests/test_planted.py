@@ -190,6 +190,30 @@ async def run(plantation: Plantation, seconds: float) -> None:
 COMMANDS = ["check", "status", "accounts", "positions", "receipts", "alerts", "audit", "shadow"]
 
 
+PAST = """Time,Position,Symbol,Type,Volume,Price,S / L,T / P,Time,Price,Commission,Swap,Profit
+2025.01.02 03:04:05,12,EURUSD,buy,0.10,1.10000,0,0,2025.01.03 03:04:05,1.10100,0,0,10.00
+2025.01.02 04:04:05,13,EURUSD,sell,0.10,1.10000,0,0,2025.01.03 04:04:05,1.10200,0,0,-20.00
+2025.01.02 05:04:05,14,EURUSD,buy,0.20,1.10000,0,0,2025.01.03 05:04:05,1.10300,0,0,60.00
+"""
+
+
+def replay(plantation: Plantation) -> None:
+    """Play a past with these settings, which leaves a report, files and receipts."""
+    past = plantation.folder / "past.csv"
+    past.write_text(PAST, encoding="utf-8")
+    out = plantation.folder / "replayed"
+    text = plantation.config.read_text(encoding="utf-8")
+    start, end = text.index("  echo:"), text.index("masters:")
+    text = text[:start] + text[end : text.index("  b1:")]
+    config = plantation.folder / "replay.yaml"
+    config.write_text(text, encoding="utf-8")
+    done = CliRunner().invoke(cli.app, ["replay", str(past), "--config", str(config), "--out", str(out)])
+    plantation.keep("replay", done.output)
+    if done.exception is not None:
+        plantation.keep_error("replay", done.exception)
+    assert list(out.rglob("*")), plantation.out["replay"]
+
+
 def look(plantation: Plantation) -> None:
     """Run every command that shows something, and keep what it says and how it fails."""
     for words in (*([command, str(plantation.config), *more] for command in COMMANDS for more in ([], ["--json"])),
@@ -223,6 +247,7 @@ def test_a_whole_run_with_broken_terminals_and_strangers_at_the_door_shows_no_se
     with listening(plantation):
         asyncio.run(run(plantation, 12.0))
         look(plantation)
+        replay(plantation)
     plantation.keep("standard streams", "".join(capfd.readouterr()))
     assert "COPIED" in plantation.out["receipts"] or "copied" in plantation.out["receipts"]
     for account in ("b2", "b3", "b4"):

@@ -59,7 +59,7 @@ def test_whatever_comes_in_is_taken_or_refused(door: Door) -> None:
 @pytest.mark.timeout(600)
 @each_door
 def test_whatever_else_comes_in_is_taken_or_refused_too(door: Door) -> None:
-    @hard(1_500)
+    @hard(400)
     @given(one_of(door))
     def knocked(data: bytes) -> None:
         knock(door, data)
@@ -192,7 +192,7 @@ def test_any_rules_of_a_symbol_lead_to_sane_lots_or_a_refusal(data: bytes) -> No
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 @given(symbols())
-@hard(5_000)
+@hard(1_500)
 def test_more_rules_of_symbols_lead_to_sane_lots_or_a_refusal(data: bytes) -> None:
     knock(DOORS["symbol"], data)
 
