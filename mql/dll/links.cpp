@@ -6,7 +6,11 @@
 
 namespace {
 
-const int64_t ABANDONED_MS = 120000;
+// The tests have less patience.
+#ifndef COPIER_ABANDONED_MS
+#define COPIER_ABANDONED_MS 120000
+#endif
+const int64_t ABANDONED_MS = COPIER_ABANDONED_MS;
 const int64_t LAST_WORDS_MS = 500;
 
 // Bytes that wait, taken from the front.

@@ -214,6 +214,37 @@ void pipes() {
     printf("pipe: closed\n");
 }
 
+#ifdef _WIN32
+// The access list of a pipe as its client sees it: one entry, for the user who runs this.
+void rights() {
+    const int server = pipe_serve(T("copier-exercise-3"));
+    HANDLE pipe = INVALID_HANDLE_VALUE;
+    for (int i = 0; i < 2000 && pipe == INVALID_HANDLE_VALUE; i++) {
+        pipe = CreateFileW(L"\\\\.\\pipe\\copier-exercise-3", GENERIC_READ | GENERIC_WRITE, 0, nullptr, OPEN_EXISTING, 0, nullptr);
+        if (pipe == INVALID_HANDLE_VALUE) rest(5);
+    }
+    expect(pipe != INVALID_HANDLE_VALUE, "a pipe to look at");
+    std::vector<uchar> bytes(4096), user(4096);
+    DWORD size = 0;
+    expect(GetKernelObjectSecurity(pipe, DACL_SECURITY_INFORMATION, bytes.data(), 4096, &size), "the rights of a pipe");
+    BOOL there = FALSE, usual = TRUE;
+    ACL *list = nullptr;
+    GetSecurityDescriptorDacl(bytes.data(), &there, &list, &usual);
+    expect(there && list && list->AceCount == 1, "an access list of one entry");
+    ACCESS_ALLOWED_ACE *entry = nullptr;
+    HANDLE token = nullptr;
+    expect(GetAce(list, 0, reinterpret_cast<void **>(&entry)) && entry->Header.AceType == ACCESS_ALLOWED_ACE_TYPE, "an entry that allows");
+    OpenProcessToken(GetCurrentProcess(), TOKEN_QUERY, &token);
+    expect(GetTokenInformation(token, TokenUser, user.data(), 4096, &size), "who runs this");
+    expect(EqualSid(&entry->SidStart, reinterpret_cast<TOKEN_USER *>(user.data())->User.Sid), "an entry for another user");
+    CloseHandle(token);
+    CloseHandle(pipe);
+    link_close(server);
+}
+#else
+void rights() {}
+#endif
+
 void sockets(int echo, int cut, int deaf) {
     int link = tcp_open(T("127.0.0.1"), echo, 0, 5000);
     connected(link, "TCP");
@@ -371,6 +402,8 @@ int main(int count, char **words) {
     printf("loaded: %d bits\n", int(sizeof(void *)) * 8);
     arguments();
     pipes();
+    rights();
+    printf("pipe: for its user alone\n");
     sockets(echo, cut, deaf);
     jobs(atoi(words[5]), atoi(words[6]));
     if (count > 9) secure(atoi(words[7]), atoi(words[8]), words[9]);

@@ -16,7 +16,7 @@ from tests.dll.servers import Servers, authority, cut, deaf, echo, redis, web
 pytestmark = [pytest.mark.server, pytest.mark.timeout(600)]
 WINE = "/usr/lib/wine/wine64"
 SAID = [
-    r"loaded: \d\d bits", "arguments: refused", r"pipe: 10000 round trips, median .*", "pipe: closed",
+    r"loaded: \d\d bits", "arguments: refused", r"pipe: 10000 round trips, median .*", "pipe: closed", "pipe: for its user alone",
     r"tcp: 10000 round trips, median .*", "tcp: 100 connections cut", "tcp: the queue is bounded", "tcp: the links are bounded",
     "http: 20 calls", "redis: 20 messages", "database: .*", r"tls: 1000 round trips, median .*", "tls: another name is refused",
     "tls: a stranger is refused", "unload while busy: .*", "loaded again: works", "all done",
@@ -129,8 +129,9 @@ def test_a_dll_needs_nothing_that_windows_does_not_bring(bits: str) -> None:
     libraries = {name.lower() for name in re.findall(r"DLL Name: (\S+)", done.stdout)}
     known = {"advapi32.dll", "crypt32.dll", "kernel32.dll", "msvcrt.dll", "secur32.dll", "winhttp.dll", "ws2_32.dll"}
     assert libraries <= known
-    assert "bind" not in done.stdout.split("[Ordinal/Name Pointer]")[0].split()
-    assert not {"listen", "accept", "bind"} & set(re.findall(r"\t[0-9a-f]+\t +\d+ +(\w+)", done.stdout))
+    imported = set(done.stdout.split("[Ordinal/Name Pointer]")[0].split())
+    assert {"connect", "recv", "CreateNamedPipeW"} <= imported
+    assert not {"listen", "accept", "bind", "WSAAccept", "AcceptEx"} & imported
 
 
 def test_the_same_sources_make_the_same_dll(tmp_path: Path) -> None:

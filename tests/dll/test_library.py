@@ -1,6 +1,7 @@
 """The library by its exported functions alone, against servers that behave and servers that do not."""
 
 import ctypes
+import socket
 import sqlite3
 import threading
 import time
@@ -16,7 +17,17 @@ from tests.dll.servers import Servers, cut, deaf, says, web
 
 pytestmark = [pytest.mark.server, pytest.mark.timeout(120)]
 DONE, WAITING = 1, 0
-CLOSED, BAD_ARGUMENT, TOO_MANY, NOT_CONNECTED, TIMED_OUT, NOT_UNDERSTOOD, DATABASE, REFUSED = -1, -3, -5, -7, -8, -11, -13, -15
+CLOSED, BAD_ARGUMENT, TOO_MANY, NOT_CONNECTED, TIMED_OUT, NOT_UNDERSTOOD, DATABASE, ABANDONED, REFUSED = (
+    -1,
+    -3,
+    -5,
+    -7,
+    -8,
+    -11,
+    -13,
+    -14,
+    -15,
+)
 
 
 def wide(text: str) -> ctypes.Array[ctypes.c_char]:
@@ -226,6 +237,29 @@ def test_a_file_that_is_no_database_is_refused_and_left_as_it_was(linked: Librar
     assert linked.outcome(linked.save(path, 1))[0] == DATABASE
     assert linked.outcome(linked.save(tmp_path, 1))[0] == DATABASE
     assert path.read_bytes() == before
+
+
+# links
+
+
+def test_a_link_nobody_asks_about_ends_by_itself(servers: Servers) -> None:
+    ended = threading.Event()
+
+    def act(connection: socket.socket) -> None:
+        connection.sendall(b"x")
+        connection.recv(1)
+        ended.set()
+
+    so = ctypes.CDLL(str(library("-O2 -DCOPIER_ABANDONED_MS=300")))
+    link = so.CopierTcpOpen(wide("127.0.0.1"), servers.serve(act), 0, 10_000)
+    room = ctypes.create_string_buffer(10)
+    while so.CopierLinkReceive(link, room, 10) == WAITING:
+        time.sleep(0.001)
+    assert ended.wait(20)
+    while so.CopierLinkState(link) == DONE:
+        time.sleep(0.001)
+    assert so.CopierLinkState(link) == ABANDONED
+    assert so.CopierShutdown() == 0
 
 
 # all together
