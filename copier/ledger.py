@@ -181,18 +181,24 @@ class Ledger:
         return sum(len(entries) for _, entries in self._unprojected)
 
     async def project(self) -> None:
-        """Bring the tables up to date with the journal."""
+        """Bring the tables up to date with what this owner has journaled.
+
+        The others do that with theirs. Nobody's rows come too late: who takes a follower over brings everything up to date first.
+        """
         if self._unprojected:
-            await self.catch_up()
+            await self._bring(self.owner)
 
     async def catch_up(self) -> None:
         """Bring the tables up to date with every owner's journal: what faces do before they read."""
+        await self._bring(None)
+
+    async def _bring(self, owner: str | None) -> None:
         seen = len(self._unprojected)
 
         def work(connection: sa.Connection) -> int:
             if not may_write(connection, db.links):  # Who may only read sees what the engine has brought up to date.
                 return 0
-            rows = self._journal_after(connection, PROJECTED_AT_ONCE)
+            rows = self._journal_after(connection, PROJECTED_AT_ONCE, owner)
             self._project(connection, rows)
             return len(rows)
 
@@ -201,19 +207,20 @@ class Ledger:
         del self._unprojected[:seen]
 
     def _journal_after(
-        self, connection: sa.Connection, entries_max: float = math.inf
+        self, connection: sa.Connection, entries_max: float = math.inf, owner: str | None = None
     ) -> list[tuple[int, str, list[JournalEntry]]]:
         """Return what is journaled and not in the tables, oldest first, up to the row with which it is so many entries."""
         # Per owner: on a server with many writers a lower number may become visible after a higher one.
         lock(connection, "pg_advisory_xact_lock", _PROJECTION_LOCK)
         done = sa.func.coalesce(db.projected.c.seq, 0)
-        rows = connection.execute(
+        query = (
             sa.select(db.journal.c.seq, db.journal.c.owner, db.journal.c.body)
             .join(db.projected, db.projected.c.owner == db.journal.c.owner, isouter=True)
             .where(db.journal.c.seq > done)
             .order_by(db.journal.c.seq)
             .limit(ROWS_AT_ONCE if entries_max < math.inf else None)
         )
+        rows = connection.execute(query if owner is None else query.where(db.journal.c.owner == owner))
         own = dict(self._unprojected)
         found: list[tuple[int, str, list[JournalEntry]]] = []
         entries = 0

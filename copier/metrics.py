@@ -22,7 +22,7 @@ from copier.words import HOPS, copied_stamps
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 WHOLE = ("read to answered", "read_ms", "answered_ms")
-FOLD_MAX = 500
+FOLD_MAX = 100
 """So many receipts are counted before others may go on."""
 FOLD_S = 1.0
 QUEUE_MAX = 200_000

@@ -90,9 +90,7 @@ class Orders:
         self._expect_term()
         late_ms = self._clock.now_ms() - permit.not_after_ms
         if late_ms >= 0:
-            raise StoreError(
-                f"{self._name}: durable {late_ms} ms after the order's time was over: nothing is sent"
-            )
+            raise StoreError(f"{self._name}: durable {late_ms} ms after the order's time was over: nothing is sent")
 
     def _not_before_now(self, sent: Leg | Cut) -> int:
         """Return by when an order of unknown outcome has landed, if ever: it may have been executed until we heard of it."""

@@ -455,6 +455,27 @@ def test_what_is_appended_after_everything_was_trimmed_is_remembered() -> None:
     on(tell)
 
 
+def test_an_owner_brings_its_own_rows_into_the_tables_and_a_successor_everyones() -> None:
+    async def tell(database: Database, clock: LoopClock) -> None:
+        first = await owner(database, clock, "first", "follower:f")
+        second = await owner(database, clock, "second", "follower:g")
+        await first.append([kept(), reading("1-5")])
+        await second.append([kept("g"), reading("1-6", "g")])
+        await second.project()
+        rows = await database.run(lambda connection: connection.execute(sa.select(db.readings.c.follower)).all())
+        assert [follower for (follower,) in rows] == ["g"]
+        third = await owner(database, clock, "third", "follower:f")
+        found = await third.load(["f"])
+        assert found.readings == {("f", "m"): "1-5"}
+        await third.append([reading("1-9")])
+        await third.project()
+        await first.project()
+        found = await Ledger(database, clock, "reader").load(["f", "g"])
+        assert found.readings == {("f", "m"): "1-9", ("g", "m"): "1-6"}
+
+    on(tell)
+
+
 def test_more_than_one_row_can_hold_is_remembered_whole_after_a_crash() -> None:
     async def tell(database: Database, clock: LoopClock) -> None:
         ledger = await owner(database, clock)
