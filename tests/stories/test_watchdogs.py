@@ -388,6 +388,25 @@ def test_nothing_is_said_of_what_a_person_has_frozen() -> None:
     tell_of(MarginMode.HEDGING, tell)
 
 
+def test_what_a_person_has_frozen_is_not_flattened_for_a_silent_masters_sake() -> None:
+    async def tell(world: World) -> None:
+        kennel = Kennel(world, {"master": {"answer": "flatten", "flatten_after_s": 60}})
+        world.buy("EURUSD", "1.00")
+        await kennel.watch(5)
+        await world.ledger.set_control("f", "frozen", "a person")
+        await world.worker.look_at_controls()
+        world.master.faults.always(Operation.POSITIONS, failed_read())
+        await kennel.watch(120)
+        world.master.faults.clear()
+        await kennel.watch(20)
+        await world.ledger.set_control("f", "live", "a person")
+        await world.worker.look_at_controls()
+        await kennel.watch(20)
+        assert world.net_is("EURUSD", "1.00")
+
+    tell_of(MarginMode.HEDGING, tell)
+
+
 # Lag and clocks --------------------------------------------------------------------------------------------------------
 
 
@@ -528,6 +547,19 @@ def test_an_alert_that_stands_is_taken_over_by_the_next_process_and_ended_there(
         assert kennel.ended == [(Watchdog.FOLLOWER, "f")]
         (kept,) = await kennel.kept()
         assert kept.ended_ms
+
+    tell_of(MarginMode.HEDGING, tell)
+
+
+def test_the_alert_of_a_silent_master_is_neither_ended_nor_raised_anew_by_a_process_that_has_just_begun() -> None:
+    async def tell(world: World) -> None:
+        kennel = Kennel(world)
+        await kennel.watch(5)
+        world.master.faults.always(Operation.POSITIONS, failed_read())
+        await kennel.watch(60)
+        kennel.begin()
+        await kennel.watch(60)
+        assert (kennel.raised, kennel.ended) == ([(Watchdog.MASTER, "m")], [])
 
     tell_of(MarginMode.HEDGING, tell)
 
