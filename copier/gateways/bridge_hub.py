@@ -119,6 +119,8 @@ class BridgeHub:
         if seat.is_taken:
             raise await refuse(link, f"another Expert Advisor is connected for {hello.account}: one terminal per account")
         life = await greet(link, hello, seat.account, seat.secret, self._clock)
+        if self._seats.get(seat.account) is not seat:
+            raise LinkLost(f"nobody waits for {seat.account} any more")
         link.frame_bytes_max = FRAME_BYTES_MAX
         log.info("%s: %s on %s build %d dialled in", seat.account, hello.program, hello.platform, hello.build)
         await seat.offer(BridgeLink(link, life, silence_s=seat.silence_s))

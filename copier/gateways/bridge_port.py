@@ -66,6 +66,9 @@ class PortListener:
         task = asyncio.current_task()
         assert task is not None
         who = str(writer.get_extra_info("peername"))
+        if self._server is None:  # it was accepted in the moment of the close
+            writer.transport.abort()
+            return
         if len(self._busy) >= CONNECTIONS_MAX:
             log.warning("%s was not let in: %d connections are open", who, CONNECTIONS_MAX)
             writer.transport.abort()

@@ -336,6 +336,20 @@ async def test_what_is_no_greeting_is_not_answered(
     assert "not let in" in caplog.text
 
 
+@pytest.mark.parametrize("way", [way for way in WAYS if way != "files"])
+async def test_whoever_is_greeted_while_the_engine_leaves_is_hung_up_on(way: str, tmp_path: Path) -> None:
+    async with door(way, tmp_path) as entry, entry.knock() as caller:
+        await entry.hello(caller)
+        challenge = (await entry.hear(caller))["challenge"]
+        proof = json.dumps({"proof": proof_of(SECRET, f"terminal|{ACCOUNT}|{NONCE}|{challenge}")}).encode()
+        leaving = asyncio.ensure_future(entry.carrier.close())
+        with suppress(OSError, ConnectionClosed):
+            await caller.say(proof)
+        await leaving
+        tasks = [task for task in asyncio.all_tasks() if task.get_name().startswith("ping")]
+        assert not tasks
+
+
 @on_every_way
 async def test_a_frame_above_the_bound_breaks_the_link_and_says_so(way: str, tmp_path: Path) -> None:
     async with door(way, tmp_path) as entry, entry.knock() as caller:
