@@ -129,10 +129,10 @@ class Leases:
             given = [{"name": name, "held": self._held[name]} for name in names if name in self._held]
             if given:
                 connection.execute(sa.update(db.roles).where(mine, db.roles.c.owner == self.owner).values(owner=""), given)
-            for name in names:
-                self._held.pop(name, None)
 
         await self._database.run(work)
+        for name in names:  # Only now: what may not have been given up must be given up again.
+            self._held.pop(name, None)
 
     async def join(self, name: str, *, lease_ms: int, only: Sequence[str], at_ms: int) -> None:
         """Begin as the worker of this name, holding no follower yet; whoever had the name before holds nothing any more."""

@@ -201,6 +201,9 @@ class Sharing:
             log.info("%s: takes %s", self.name, _some(free))
             tokens = await self._leases.claim({name: sight.holders.get(name) for name in free}, silent)
             await self._host.add(tokens)
+        stranded = sorted(name for name in held - ours - self._host.followers.keys() if name in self._followers)
+        if stranded:  # An earlier try to give them up failed half way.
+            await self._leases.release([f"{FOLLOWER}{name}" for name in stranded])
         surplus = sorted(self._host.followers.keys() - ours)
         if surplus:
             log.info("%s: gives up %s", self.name, _some(surplus))
