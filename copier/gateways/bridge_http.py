@@ -219,7 +219,8 @@ class HttpSessions:
             while not session._over:
                 session._said.clear()
                 await session._said.wait()
-            await asyncio.sleep(LINGER_S)
+            if session.name in self._sessions:  # or everything is being closed
+                await asyncio.sleep(LINGER_S)
         finally:
             session.drop()
             self._sessions.pop(session.name, None)
