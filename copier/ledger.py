@@ -28,7 +28,7 @@ TOMBSTONES_MS = 48 * 3600 * 1000
 PROJECTED_AT_ONCE = 400
 """Entries brought into the tables in one transaction, about 10 ms of work: whoever has a record to write waits no longer."""
 ROWS_AT_ONCE = 50
-"""Journal rows fetched for that: a driver may fetch all that it is asked for, whoever stops reading."""
+"""Journal rows looked at for that."""
 ROW_BYTES_MAX = 1_000_000
 """What many append at the same moment is written in rows of at most so much: a reader takes four times that and no more."""
 _PROJECTION_LOCK = 0x6D74636F70696572
@@ -214,21 +214,22 @@ class Ledger:
         lock(connection, "pg_advisory_xact_lock", _PROJECTION_LOCK)
         done = sa.func.coalesce(db.projected.c.seq, 0)
         query = (
-            sa.select(db.journal.c.seq, db.journal.c.owner, db.journal.c.body)
+            sa.select(db.journal.c.seq, db.journal.c.owner)
             .join(db.projected, db.projected.c.owner == db.journal.c.owner, isouter=True)
             .where(db.journal.c.seq > done)
             .order_by(db.journal.c.seq)
-            .limit(ROWS_AT_ONCE if entries_max < math.inf else None)
         )
-        rows = connection.execute(query if owner is None else query.where(db.journal.c.owner == owner))
+        if owner is not None:
+            query = query.where(db.journal.c.owner == owner)
+        if entries_max < math.inf:
+            query = query.limit(ROWS_AT_ONCE)
         own = dict(self._unprojected)
         found: list[tuple[int, str, list[JournalEntry]]] = []
         entries = 0
-        for seq, owner, body in rows:
-            found.append((seq, owner, own.get(seq) or wire.decode_kept(body, list[JournalEntry])))
+        for seq, writer in connection.execute(query).all():
+            found.append((seq, writer, own.get(seq) or _read(connection, seq)))
             entries += len(found[-1][2])
             if entries >= entries_max:
-                rows.close()
                 break
         return found
 
@@ -332,6 +333,12 @@ def _follower_of(entry: JournalEntry) -> str:
             return entry.receipt.follower
         case ReadingKept() | FactKept():
             return entry.follower
+
+
+def _read(connection: sa.Connection, seq: int) -> list[JournalEntry]:
+    """Return what a row of the journal holds; rows of our own are still in memory and need not be fetched."""
+    body = connection.scalar(sa.select(db.journal.c.body).where(db.journal.c.seq == seq))
+    return wire.decode_kept(body or b"[]", list[JournalEntry])
 
 
 def _rows_of(entries: list[JournalEntry]) -> list[tuple[list[JournalEntry], bytes]]:
