@@ -5,7 +5,6 @@ Writes `docs/scale.md` and `results/scale.json`; `--again` writes the page from 
 
 import argparse
 import asyncio
-import json
 import math
 import random
 import time
@@ -19,7 +18,7 @@ from typing import Any
 import msgspec
 
 from benchmarks.field import Field, Setup
-from benchmarks.measures import HERE, RESULTS, Bar, Step, counts, keep, machine, say, table
+from benchmarks.measures import HERE, Bar, Step, counts, keep, machine, say, table
 from benchmarks.servers import postgres_server, redis_server
 from benchmarks.stores import commits, entries
 from copier import wire
@@ -28,6 +27,7 @@ from copier.model import MasterFacts, MasterPosition, Opened, Side, Snapshot
 from copier.stream import EntryId, open_stream
 
 DOC = HERE.parent / "docs" / "scale.md"
+KEPT = "<!-- costs: "
 D = Decimal
 NOON = datetime(2026, 1, 5, 12, tzinfo=UTC)
 BATCH = 100
@@ -332,7 +332,9 @@ def page(costs: Costs, world: World) -> str:
     bursts = [simulate(costs, world, max(1, round(cores * part))) for part in (0.5, 1, 2, 4)]
     about = costs.machine
     where = f"{about['cores']} cores ({about['processor']}), Python {about['python']}, load {about['load']}"
+    written = msgspec.json.encode(costs).decode()
     return PAGE.format(
+        kept=f"{KEPT}{written} -->",
         w=world,
         c=costs,
         where=where,
@@ -482,6 +484,8 @@ The arithmetic above reckons as if all came at one moment; spread over {w.news_s
 
 What does not grow with the number of followers: the stream has one entry per change of a master, whoever follows; a worker
 reads it once for all its followers; and followers of one worker that want something at the same moment share one durable record.
+
+{kept}
 """
 
 
@@ -489,8 +493,9 @@ reads it once for all its followers; and followers of one worker that want somet
 
 
 def kept() -> Costs:
-    """Return the costs as they were last measured."""
-    return msgspec.convert(json.loads((RESULTS / "scale.json").read_text(encoding="utf-8")), Costs)
+    """Return the costs as they were last measured, which the page keeps at its end."""
+    text = DOC.read_text(encoding="utf-8").partition(KEPT)[2].partition(" -->")[0]
+    return msgspec.json.decode(text, type=Costs)
 
 
 def measure(step: Step, *, tiny: bool = False) -> dict[str, Any]:
