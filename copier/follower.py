@@ -251,8 +251,8 @@ class Follower:
         for symbol in sorted({link.symbol for link in self.memory.living.values() if link.symbol}):
             with contextlib.suppress(Rejected, Unavailable):
                 await self.standing.quote(symbol)
-        await self.leveller.level()
         self._level_at = asyncio.get_running_loop().time() + self._reconcile_s
+        await self.leveller.level()
         if not self.standing.known:  # Only now: account and positions have agreed on whose they are.
             self.standing.known = self.standing.account.account
             self.memory.keep_fact("account", wire.encode(self.standing.known))

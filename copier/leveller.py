@@ -13,17 +13,17 @@ import msgspec
 
 from copier.errors import Unavailable
 from copier.link import Leg, LegState, Link, LinkState, is_ours
-from copier.model import ZERO, Deal, DealEntry, DealReason, MarginMode, Position, Side, Verdict
+from copier.model import ZERO, Deal, DealEntry, DealReason, DealType, MarginMode, Position, Side, Verdict
 from copier.orders import NotDone
 from copier.policy import ManualClose, UnknownOrder
 from copier.reconcile import (
-    LATE_MS,
     Absent,
     Book,
     Finding,
     Lost,
     Missing,
     adopt,
+    could_have_moved,
     fold,
     fold_net,
     net_levels,
@@ -175,8 +175,7 @@ class Leveller:
         if found is not None:
             self._settle(link, found)
             return
-        deals = await self._tagged_deals(leg)
-        opened = [deal for deal in deals if deal.entry in (DealEntry.IN, DealEntry.INOUT)]
+        opened = await self._opening_deals(leg)
         if opened:
             filled = sum((deal.lots for deal in opened), ZERO)
             identifier, price = opened[0].position_id, opened[0].price
@@ -275,13 +274,18 @@ class Leveller:
             return ()
         return await history.get_deals(datetime(2000, 1, 1, tzinfo=UTC), position_id)
 
-    async def _tagged_deals(self, leg: Leg) -> list[Deal]:
+    async def _opening_deals(self, leg: Leg) -> list[Deal]:
+        """Return the deals of a leg's order by its tag, whatever they did to a netting position that stood on the other side."""
         history = self._follower.gateway.deals
         if history is None:
             return []
         offset = timedelta(seconds=self._follower.standing.account.server_offset_s or 0)
         since = datetime.fromtimestamp(leg.sent_ms / 1000, UTC) + offset - DEALS_LOOK_BACK
-        return [deal for deal in await history.get_deals(since) if deal.tag == leg.tag]
+        opens = DealType.BUY if leg.side is Side.BUY else DealType.SELL
+        return [deal for deal in await history.get_deals(since) if deal.tag == leg.tag and deal.type is opens]
+
+    async def _filled(self, leg: Leg) -> Decimal:
+        return sum((deal.lots for deal in await self._opening_deals(leg)), ZERO)
 
     # Netting accounts ------------------------------------------------------------------------------------------------------
 
@@ -324,12 +328,16 @@ class Leveller:
         before += [link.cut.net_before] if link.cut is not None else []
         if not any(before) or self.book.position_of(symbol) is not None:
             return False
-        ticket = link.cut.ticket if link.cut is not None else max((leg.ticket for leg in link.legs), default=0)
-        if _closing(await self._deals_of(self._net_identifiers.get(symbol, ticket))) is not None:
+        if _closing(await self._deals_of(self._identifier_of(symbol, [link]))) is not None:
             return False
         first, count = were_bare.get(symbol, (now, 0))
         self._bare[symbol] = (first, count + 1)
         return count + 1 < 2 or now - first < self._patience_ms
+
+    def _identifier_of(self, symbol: str, links: list[Link]) -> int:
+        """Return what a symbol's position is known by in the deals: as last listed, or, after a start, as an answer told."""
+        tickets = [link.cut.ticket for link in links if link.cut is not None] or [leg.ticket for li in links for leg in li.legs]
+        return self._net_identifiers.get(symbol, max(tickets, default=0))
 
     def _settle_net(self, before: Link, after: Link) -> None:
         follower = self._follower
@@ -359,15 +367,14 @@ class Leveller:
             follower.level_within(LOOK_AGAIN_S)
             return
         odd_since = self._odd_ms.setdefault(symbol, self.book.began_ms)
-        closed = _closing(await self._deals_of(self._net_identifiers.get(symbol, 0))) if mine and not net else None
+        closed = _closing(await self._deals_of(self._identifier_of(symbol, links))) if mine and not net else None
         wait_ms = self._patience_ms if not net and closed is None else self.book.settle_ms
         if not settled or (mine and self.book.began_ms - odd_since < wait_ms):
             follower.level_within(max(LOOK_AGAIN_S, self.book.settle_ms / 1000 / 2))
             return
         self._odd_ms.pop(symbol, None)
         if mine and foreign * mine < 0:
-            held = max(ZERO, net * (1 if mine > 0 else -1))
-            self._taken_away(symbol, links, held, closed)
+            self._taken_away(symbol, links, foreign, closed)
             foreign = net - ours([follower.links[link.name] for link in links], symbol)
         if foreign:
             self._foreign[symbol] = foreign
@@ -384,6 +391,11 @@ class Leveller:
         """Return whether the last read may not show our last order in a netting symbol yet: nothing can be measured by it."""
         return not self.book.settled(self._traded_ms.get(symbol, 0)) and not self.understood(symbol)
 
+    def is_odd(self, symbol: str) -> bool:
+        """Return whether nobody can say yet why a netting symbol holds what it does: nothing can be added to that."""
+        netting = self._follower.standing.mode is MarginMode.NETTING
+        return netting and self.book.settled(self._traded_ms.get(symbol, 0)) and not self.understood(symbol)
+
     def net_now(self, symbol: str) -> Decimal:
         """Return a netting symbol's signed volume as it must be by now, where no order in it is uncertain."""
         bare = self.book.position_of(symbol) is None and not self.understood(symbol)
@@ -392,33 +404,30 @@ class Leveller:
         return ours(self._follower.links.values(), symbol) + self._foreign.get(symbol, ZERO)
 
     async def _came_late(self, symbol: str, moved: Decimal) -> bool:
-        """Return whether an order that was given up has moved the symbol after all, as its deal or the exact volume says."""
+        """Return whether orders that were given up have moved the symbol after all, as their deals or the exact volume say."""
         follower = self._follower
         lost = [
             (link, leg)
             for link in follower.links.values()
             if link.symbol == symbol
             for leg in link.legs
-            if leg.state is LegState.FAILED and leg.side.sign * moved > 0
+            if leg.state is LegState.FAILED
         ]
-        for link, leg in lost:
-            filled = sum((deal.lots for deal in await self._tagged_deals(leg) if deal.entry is not DealEntry.OUT), ZERO)
-            in_time = self.book.began_ms <= leg.not_after_ms + LATE_MS
-            if not filled and in_time and len(lost) == 1 and leg.asked == abs(moved):
-                filled = leg.asked
-            if filled > 0:
-                lots = min(filled, abs(moved))  # Another hand may have taken of it since.
-                found = with_leg(follower.links[link.name], replace(leg, state=LegState.OPEN, filled=filled, lots=lots))
-                follower.note(found, "open", Verdict.ADOPTED, "found", lots=filled, tag=leg.tag)
-                follower.put(found)
-                return True
-        return False
+        told = [(link, leg, await self._filled(leg)) for link, leg in lost]
+        came = [each for each in told if each[2]] or [
+            (link, leg, leg.asked) for link, leg in could_have_moved(lost, moved, self.book.began_ms)
+        ]
+        for link, leg, filled in came:
+            found = with_leg(follower.links[link.name], replace(leg, state=LegState.OPEN, filled=filled, lots=filled))
+            follower.note(found, "open", Verdict.ADOPTED, "found", lots=filled, tag=leg.tag)
+            follower.put(found)
+        return bool(came)
 
-    def _taken_away(self, symbol: str, links: list[Link], held: Decimal, closed: Deal | None) -> None:
+    def _taken_away(self, symbol: str, links: list[Link], theirs: Decimal, closed: Deal | None) -> None:
         follower = self._follower
         code = f"closed_by_{closed.reason.name.lower()}" if closed is not None else "reduced_by_another_hand"
         by_hand = closed is not None and closed.reason is DealReason.CLIENT
-        for changed in shrink_legs(links, symbol, held):
+        for changed in shrink_legs(links, symbol, theirs):
             lots = follower.links[changed.name].lots - changed.lots
             policy = follower.relations[changed.master].policy.copying.manual_close
             verdict = Verdict.CHANGED if changed.lots else Verdict.CLOSED

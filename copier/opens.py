@@ -95,7 +95,8 @@ class Opens:
             else:
                 self._refuse(link, planned)
             return False
-        if self._leveller.waits_for(planned.symbol, link.name) or self._leveller.closes_first(planned.symbol):
+        level, symbol = self._leveller, planned.symbol
+        if level.waits_for(symbol, link.name) or level.closes_first(symbol) or level.is_odd(symbol):
             return self._agenda.wait_for_symbol(link)
         link = _decided(link, planned, master_lots)
         for lots in planned.lots:

@@ -257,23 +257,36 @@ def fold_net(link: Link, book: Book) -> tuple[Link, list[Finding]]:
     return link, findings
 
 
-def shrink_legs(links: Sequence[Link], symbol: str, held: Decimal) -> list[Link]:
-    """Return the links whose legs must be believed smaller, oldest first, because another hand left only `held` lots of ours."""
+def shrink_legs(links: Sequence[Link], symbol: str, theirs: Decimal) -> list[Link]:
+    """Return the links whose legs must be believed smaller, oldest first, because another hand traded so much against them."""
     changed = []
-    excess = abs(ours(links, symbol)) - held
-    sign = 1 if ours(links, symbol) > 0 else -1
+    taken = abs(theirs)
     for link in links:
         before = link
         for leg in link.legs:
-            if link.symbol != symbol or leg.state is not LegState.OPEN or leg.side.sign != sign or excess <= 0:
+            against = leg.side.sign * theirs < 0
+            if link.symbol != symbol or leg.state is not LegState.OPEN or not against or taken <= 0:
                 continue
-            gone = min(leg.lots, excess)
-            excess -= gone
+            gone = min(leg.lots, taken)
+            taken -= gone
             left = leg.lots - gone
             link = with_leg(link, replace(leg, lots=left, state=LegState.OPEN if left else LegState.CLOSED))
         if link is not before:
             changed.append(link)
     return changed
+
+
+def could_have_moved(lost: Sequence[tuple[Link, Leg]], moved: Decimal, began_ms: int) -> list[tuple[Link, Leg]]:
+    """Return which of the orders that were given up a netting symbol's move can be, where no deal tells: by the exact volume.
+
+    It is one of them, one that is not wanted any more before others, or all of them together.
+    """
+    late = [each for each in lost if began_ms <= each[1].not_after_ms + LATE_MS]
+    late.sort(key=lambda each: (each[0].wanted_open, each[1].sent_ms))
+    for group in (*([each] for each in late), late):
+        if group and sum((leg.asked * leg.side.sign for _, leg in group), ZERO) == moved:
+            return group
+    return []
 
 
 # Doing ------------------------------------------------------------------------------------------------------------------

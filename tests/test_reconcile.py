@@ -198,7 +198,7 @@ def test_a_netting_read_that_shows_what_is_believed_changes_nothing(world: tuple
     read = book(position(1, str(after.lots)), mode=MarginMode.NETTING) if after.lots else book(mode=MarginMode.NETTING)
     assert fold_net(after, read) == (after, [])
     assert ours([after], "EURUSD") == read.net("EURUSD")
-    assert shrink_legs([after], "EURUSD", after.lots) == []
+    assert shrink_legs([after], "EURUSD", ZERO) == []
 
 
 @given(st.lists(lots, min_size=1, max_size=5), lots)
@@ -206,12 +206,18 @@ def test_a_netting_read_that_shows_what_is_believed_changes_nothing(world: tuple
 def test_another_hand_takes_from_the_oldest_leg_first_and_exactly_what_it_took(volumes: list[Decimal], held: Decimal) -> None:
     links = [link(leg(n, str(volume)), key=f"{n}.1") for n, volume in enumerate(volumes, 1)]
     held = min(held, sum(volumes, ZERO))
-    changed = {each.key: each for each in shrink_legs(links, "EURUSD", held)}
+    changed = {each.key: each for each in shrink_legs(links, "EURUSD", held - sum(volumes, ZERO))}
     after = [changed.get(each.key, each) for each in links]
     assert ours(after, "EURUSD") == held
     touched = [each.key in changed for each in links]
     assert touched == sorted(touched, reverse=True)
     assert all(leg.state is (LegState.OPEN if leg.lots else LegState.CLOSED) for each in after for leg in each.legs)
+
+
+def test_what_another_hand_traded_against_one_side_takes_nothing_of_our_legs_on_the_other() -> None:
+    bought, sold = link(leg(1, "0.50"), key="1.1"), link(replace(leg(2, "0.10"), side=Side.SELL), key="2.1")
+    (changed,) = shrink_legs([sold, bought], "EURUSD", Decimal("-0.50"))
+    assert (changed.key, changed.lots) == ("1.1", ZERO)
 
 
 # What is named ---------------------------------------------------------------------------------------------------------------

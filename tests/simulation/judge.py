@@ -213,18 +213,19 @@ class _Account:
     def _too_much_at_once(self) -> Iterator[str]:
         most = self.plan.lots_max
         held: dict[object, Decimal] = {}
+        late = ZERO
         for done in self.broker.executed:
             order, netting = done.order, self.plan.mode is MarginMode.NETTING
             if done.position in self.broker.by_hand:
                 continue
             meaning = None if order.position else self.of_tag.get(tag_in(order.comment))
             if meaning is not None and done.at_ms > meaning.journaled_ms + LATE_MS:
-                continue
+                late += done.lots
             key: object = order.symbol if netting else done.identifier
             closes = order.position and not netting
             held[key] = held.get(key, ZERO) + (-done.lots if closes else done.lots * (order.side.sign if netting else 1))
             total = sum((abs(lots) for lots in held.values()), ZERO)
-            if most is not None and total > most and meaning is not None and order.side is meaning.side:
+            if most is not None and total > most + late and meaning is not None and order.side is meaning.side:
                 yield f"{total} lots were open at {done.at_ms}, {most} is the limit"
 
     def _untold(self) -> Iterator[str]:

@@ -864,6 +864,60 @@ def test_what_another_hand_trades_on_our_netting_symbol_stays_theirs(theirs: str
     story(to(MarginMode.NETTING), tell)
 
 
+def test_a_copy_opened_while_another_hand_closes_ours_in_its_netting_symbol_is_ours() -> None:
+    async def tell(world: World) -> None:
+        first = world.buy("EURUSD", "0.50")
+        await world.settle()
+        world.accounts["f"].server.sell(1, "EURUSD", "0.50")
+        second = world.sell("EURUSD", "0.10")
+        await world.settle(10)
+        assert world.net_is("EURUSD", "-0.10")
+        world.close(first)
+        world.close(second)
+        await world.settle(10)
+        assert world.accounts["f"].positions == ()
+
+    story(to(MarginMode.NETTING), tell)
+
+
+@pytest.mark.parametrize("reads", ["one each", "one for both"])
+def test_two_lost_netting_orders_without_tags_are_known_by_their_volumes(reads: str) -> None:
+    async def tell(world: World) -> None:
+        faults = world.accounts["f"].gateway.faults
+        faults.always(Operation.EXECUTE, comment_stripped())
+        faults.next(Operation.EXECUTE, never_answered(executed=True, execute_s=35))
+        faults.next(Operation.EXECUTE, never_answered(executed=True, execute_s=25 if reads == "one for both" else 35))
+        tickets = [world.sell("EURUSD", "0.40")]
+        await world.settle(11)
+        tickets.append(world.sell("EURUSD", "0.10"))
+        await world.settle(90)
+        assert world.net_is("EURUSD", "-0.50")
+        for ticket in tickets:
+            world.close(ticket)
+        await world.settle(10)
+        assert world.accounts["f"].positions == ()
+
+    story(to(MarginMode.NETTING), tell)
+
+
+def test_two_lost_netting_orders_of_opposite_sides_that_come_late_are_both_ours() -> None:
+    async def tell(world: World) -> None:
+        faults = world.accounts["f"].gateway.faults
+        faults.next(Operation.EXECUTE, never_answered(executed=True, execute_s=32))
+        faults.next(Operation.EXECUTE, never_answered(executed=True, execute_s=22))
+        sold = world.sell("EURUSD", "1.00")
+        await world.settle(11)
+        world.close(sold)
+        bought = world.buy("EURUSD", "0.40")
+        await world.settle(90)
+        assert world.net_is("EURUSD", "0.40")
+        world.close(bought)
+        await world.settle(10)
+        assert world.accounts["f"].positions == ()
+
+    story(to(MarginMode.NETTING), tell)
+
+
 # A master that loses much at once -----------------------------------------------------------------------------------------
 
 

@@ -226,6 +226,18 @@ def test_an_open_on_its_way_when_the_worker_dies_is_found_by_the_next_and_not_se
     mortal(to(mode), tell)
 
 
+def test_a_netting_copy_that_another_hand_closed_while_the_worker_was_away_is_known_to_be_closed_by_its_deals() -> None:
+    async def tell(world: MortalWorld) -> None:
+        world.buy("EURUSD", "1.00")
+        await world.settle(5)
+        world.accounts["f"].server.sell(1, "EURUSD", "1.00")
+        world.restart_worker()
+        await world.settle(5)
+        assert "closed_by_client" in [r.code for r in await world.receipts()]
+
+    mortal(to(MarginMode.NETTING), tell)
+
+
 @each_follower
 @pytest.mark.parametrize("what", ["reduce", "close"])
 @pytest.mark.parametrize("late_s", [0.0, 2.5])
