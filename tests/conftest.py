@@ -90,9 +90,19 @@ def _interruptible(item: pytest.Item) -> Generator[None, object, object]:
 pytest_runtest_setup = pytest_runtest_call = pytest.hookimpl(wrapper=True, trylast=True)(_interruptible)
 
 
+TEARDOWN_S = 5.0
+"""A test that has failed has no timer any more, and an event loop interrupted in its own code may wait for ever for its tasks."""
+
+
 @pytest.hookimpl(wrapper=True, trylast=True)
 def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, object, object]:
-    return (yield from _interruptible(item))
+    alarmed = hasattr(signal, "SIGALRM") and callable(signal.getsignal(signal.SIGALRM))
+    if alarmed and signal.getitimer(signal.ITIMER_REAL)[0] == 0:
+        signal.setitimer(signal.ITIMER_REAL, TEARDOWN_S, TEARDOWN_S)
+    try:
+        return (yield from _interruptible(item))
+    finally:
+        pytest_timeout_cancel_timer(item)
 
 
 @pytest.hookimpl(tryfirst=True)
