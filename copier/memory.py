@@ -36,8 +36,8 @@ class Relation:
         self.seen = seen or EntryId()
         self.started = seen is not None
         """False until the first snapshot: what stands in it was there before the relation."""
-        self.handed_over = False
-        """Another watcher has begun, and its first snapshot has not come yet."""
+        self.handed_over = seen is not None
+        """Another watcher has begun, or may have before we did, and its first snapshot has not come yet."""
         self.gap = False
         """Something was not read: opens wait for the next snapshot, closes go on."""
         self.heard_ms = 0

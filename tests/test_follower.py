@@ -274,6 +274,18 @@ def test_a_new_watchers_first_snapshot_takes_back_nothing_that_its_predecessor_t
     assert memory.links["m", "2.1"].wanted_open
 
 
+def test_a_worker_that_restarts_before_a_new_watchers_first_snapshot_lets_it_take_back_nothing_either() -> None:
+    before = take(remember(), first_snapshot(), opened(1), opened(2, epoch=2, sequence=1))
+    reading = str(before.relations["m"].seen)
+    settings = FollowerSettings.model_validate({"account": "a", "copies": [{"master": "m"}]})
+    known = Remembered(links={"f": dict(before.links)}, readings={("f", "m"): reading})
+    after = Memory("f", settings, Ledger(Database(MEMORY), LoopClock(), "test"), FixedClock(), known)
+    take(after, first_snapshot(position(2), epoch=2, sequence=2))
+    assert set(wanted(after)) == {"1.1", "2.1"}
+    take(after, first_snapshot(position(2), epoch=2, sequence=3))
+    assert set(wanted(after)) == {"2.1"}
+
+
 class FixedClock:
     def now_ms(self) -> int:
         return 1_000
