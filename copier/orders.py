@@ -209,8 +209,8 @@ class Orders:
                 done = await self._gateway.close_position(CloseRequest(ticket=cut.ticket, lots=None if whole else part), permit)
                 part, rest = done.lots or part, done.rest_ticket
         except Rejected as error:
-            if error.reason is Reason.INVALID_TICKET:
-                # It is gone already; a read must say so too.
+            if error.reason is Reason.INVALID_TICKET and (leg.identifier or book_net is not None):
+                # It is gone already; a read must say so too. One that no read has shown may just not be listed yet.
                 return replace(link, cut=replace(cut, answered=True, answered_ms=self._clock.now_ms()))
             raise NotDone(error) from error
         except (Unavailable, InvalidRequest) as error:

@@ -1,5 +1,6 @@
 """What brokers and terminals do wrong, one at a time: never two copies, never a lost close, never a wrong volume."""
 
+import asyncio
 from collections.abc import Callable
 from decimal import Decimal
 from typing import Any
@@ -916,6 +917,21 @@ def test_two_lost_netting_orders_of_opposite_sides_that_come_late_are_both_ours(
         assert world.accounts["f"].positions == ()
 
     story(to(MarginMode.NETTING), tell)
+
+
+@each_ticket_follower
+def test_a_copy_whose_terminal_does_not_list_it_yet_is_not_taken_for_closed(mode: MarginMode) -> None:
+    async def tell(world: World) -> None:
+        world.accounts["f"].gateway.faults.visibility_lag_ms = 400
+        ticket = world.buy("EURUSD", "1.00")
+        while not [r for r in await world.receipts() if r.code == "copied"]:
+            await asyncio.sleep(0.01)
+        world.close(ticket)
+        await world.settle(10)
+        assert world.accounts["f"].positions == ()
+        assert "found" not in await codes(world)
+
+    story(to(mode), tell)
 
 
 # A master that loses much at once -----------------------------------------------------------------------------------------
