@@ -29,10 +29,10 @@ test: setup ## the tests that need no server
 	@$(BIN)/python -m pytest -n auto --dist worksteal
 
 test-servers: setup ## the tests against real servers (Redis, PostgreSQL), which they start and stop themselves
-	@$(BIN)/python -m pytest -m server
+	@$(BIN)/python -m pytest -m server -n auto --dist worksteal
 
 test-slow: setup ## the long shares: real child processes, three months replayed, every case of the sampled families
-	@$(BIN)/python -m pytest -m "slow and not server" --ignore=tests/simulation
+	@$(BIN)/python -m pytest -m "slow and not server" --ignore=tests/simulation -n auto --dist worksteal
 
 bench: setup ## every measurement under benchmarks/ in five minutes: tables, JSON, a picture, and docs/performance.md anew
 	@$(BIN)/python -m benchmarks

@@ -319,6 +319,7 @@ async def test_a_read_that_begins_anew_further_back_leaves_nothing_out(cluster: 
 
 
 @pytest.mark.server
+@pytest.mark.timeout(120)
 async def test_one_server_of_a_cluster_that_dies_delays_no_other_and_comes_back_as_its_replica(cluster: Cluster) -> None:
     masters = [f"m{number}" for number in range(12)]
     dead = cluster.owner_of("copier:events:m0")
