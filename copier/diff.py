@@ -42,6 +42,8 @@ class View(Record, frozen=True, kw_only=True):
     """Identifier -> last generation, of positions that are no more, oldest first."""
     account: str = ""
     """Whose positions these are, as login@server; empty until that is known."""
+    told: str = ""
+    """The id of the last entry that had been put into the stream when this was kept."""
 
 
 class Matching(Record, frozen=True, kw_only=True):

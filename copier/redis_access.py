@@ -42,7 +42,7 @@ def redis_users(settings: Settings, workers: Mapping[str, Sequence[str]]) -> lis
 
     `workers` names each worker's followers; none of them is all. Raise `SettingsError` for a follower that is not there.
     """
-    users = [_user(f"watcher-{master}", f"{_PUBLISH} {_streams('RW', [master])}") for master in settings.masters]
+    users = [_user(f"watcher-{master}", f"{_PUBLISH} {_READ} {_streams('RW', [master])}") for master in settings.masters]
     for worker, names in (workers or {"main": ()}).items():
         strangers = [name for name in names if name not in settings.followers]
         if strangers:

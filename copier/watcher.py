@@ -87,6 +87,8 @@ class Watcher:
         self._read = 0
         self._read_ms = 0
         self._snapshot_due = 0.0
+        self._unkept = False
+        """Keeping what was told last has failed: it is tried again with the next read."""
         self._missing: dict[int, tuple[int, int]] = {}
         """By identifier: in how many reads it was missed, and since when."""
         self._wake = asyncio.Event()
@@ -102,8 +104,8 @@ class Watcher:
             await self._begin()
             self._put(self._snapshot())
         else:
-            # It may lack what was published last: the first read brings it up to date, and the first snapshot follows that.
-            self.view = kept
+            # The first read brings it up to date, and the first snapshot follows that.
+            self.view = await self._with_last_words(kept)
         pause = 0.0
         while True:
             self._wake.clear()
@@ -120,6 +122,32 @@ class Watcher:
                 self.error = str(error)
                 pause = min(pause * 2 or self._poll_s, BACK_OFF_MAX_S)
             await self._wait(pause)
+
+    async def _keep(self) -> None:
+        self._unkept = True
+        self.view = msgspec.structs.replace(self.view, told=str(self._last))
+        await self._ledger.save_view(self.name, self._last.epoch, self.view)
+        self._unkept = False
+
+    async def _with_last_words(self, kept: View) -> View:
+        """Return a kept view with what its watcher told afterwards: it may have died, or failed, before it kept that."""
+        told = EntryId.parse(kept.told) if kept.told else self._last
+        try:
+            snapshot = await self._stream.last_snapshot(self.name)
+            if snapshot is not None and snapshot.id > told and isinstance(snapshot.event, Snapshot):
+                there = {position.identifier for position in snapshot.event.positions}
+                for known in [known for key, known in kept.open.items() if key not in there]:
+                    kept = apply(kept, Closed(master=self.name, read=0, read_ms=0, position=known))
+                kept, told = apply(kept, snapshot.event), snapshot.id
+            entries = await self._stream.read({self.name: told}, block_ms=1)
+        except StoreError as error:
+            log.warning("%s: what was told last cannot be read: %s", self.name, error)
+            return kept
+        for entry in entries:
+            if entry.id != told.next or entry.event is None:
+                break
+            kept, told = apply(kept, entry.event), entry.id
+        return kept
 
     @property
     def read_ms(self) -> int:
@@ -166,7 +194,7 @@ class Watcher:
             self.view = apply(self.view, event)
         self._read, self._read_ms = positions.read, self._clock.now_ms()
         await self._learn_specs(self.view.open.values())
-        await self._ledger.save_view(self.name, self._last.epoch, self.view)
+        await self._keep()
 
     async def _look(self) -> None:
         """Read once, and put what changed into the outbox."""
@@ -194,9 +222,9 @@ class Watcher:
         if asyncio.get_running_loop().time() >= self._snapshot_due:
             await self._learn_specs(self.view.open.values())
             self._put(self._snapshot())
-        if events:
+        if events or self._unkept:
             await self._publish()
-            await self._ledger.save_view(self.name, self._last.epoch, self.view)
+            await self._keep()
 
     async def _positions(self) -> Positions:
         positions = await self._gateway.get_positions()

@@ -126,7 +126,7 @@ LAST, LAST_SILVER = f"XREVRANGE {GOLD} + - COUNT 1", f"XREVRANGE {SILVER} + - CO
 RANGE, RANGE_SILVER = f"XRANGE {GOLD} - +", f"XRANGE {SILVER} - +"
 OTHER = ["XADD other 1-1 e x", "XREAD STREAMS other 0-0", "XREVRANGE other + -", "XRANGE other - +"]
 MAY = {
-    "watcher-gold": {"PING", "TIME", ADD, RANGE},
+    "watcher-gold": {"PING", "TIME", ADD, RANGE, READ, LAST},
     "worker-one": {"PING", "TIME", READ, LAST},
     "worker-two": {"PING", "TIME", READ, READ_SILVER, LAST, LAST_SILVER},
     "everything": {"PING", "TIME", ADD, ADD_SILVER, RANGE, RANGE_SILVER, READ, READ_SILVER, LAST, LAST_SILVER},

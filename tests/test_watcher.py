@@ -8,12 +8,13 @@ import pytest
 
 from copier.clock import LoopClock, run_virtual
 from copier.database import MEMORY, Database
+from copier.errors import StoreError
 from copier.gateways.paper import PaperGateway
 from copier.gateways.paper_account import PaperAccount
 from copier.gateways.paper_faults import Operation, disconnected, empty_list, failed_read
 from copier.gateways.paper_server import PaperServer
 from copier.ledger import Ledger
-from copier.model import Closed, DealReason, Event, MarginMode, Modified, Opened, Reduced, Snapshot
+from copier.model import Closed, DealReason, Event, MarginMode, Modified, Opened, Reduced, ScaledIn, Snapshot
 from copier.settings import MasterSettings
 from copier.stream import EntryId, Stream, open_stream
 from copier.watcher import OUTBOX_MAX, Watcher
@@ -216,6 +217,45 @@ def test_a_view_survives_a_restart_and_the_next_epoch_begins_with_it() -> None:
         assert [p.lots for p in snapshot.positions] == [D("0.50")]
         assert isinstance(reduced, Reduced)
         assert (reduced.position.lots, reduced.position.lots_opened) == (D("0.50"), D("1.00"))
+
+    watch(tell)
+
+
+def test_what_was_told_and_not_kept_when_a_watcher_died_is_known_to_the_next() -> None:
+    async def tell(w: Watch) -> None:
+        ticket = w.server.buy(1, "EURUSD", "1.00").position
+        await asyncio.sleep(1)
+
+        async def dies(*_: object) -> None:
+            await asyncio.Event().wait()
+
+        w.watcher._ledger.save_view = dies  # type: ignore[method-assign]
+        w.server.close(1, ticket, "0.40")
+        await asyncio.sleep(1)
+        w.server.buy(1, "EURUSD", "0.40")
+        w.restart()
+        await asyncio.sleep(1)
+        grown = (await w.events(ScaledIn))[-1]
+        assert (grown.position.lots, grown.position.lots_opened) == (D("1.00"), D("1.40"))
+
+    watch(tell, lambda: Watch(mode=MarginMode.NETTING))
+
+
+def test_what_could_not_be_kept_is_kept_with_the_next_read() -> None:
+    async def tell(w: Watch) -> None:
+        ledger = w.watcher._ledger
+        save = ledger.save_view
+
+        async def full(*_: object) -> None:
+            ledger.save_view = save  # type: ignore[method-assign]
+            raise StoreError("disk full")
+
+        ledger.save_view = full  # type: ignore[method-assign]
+        w.server.buy(1, "EURUSD", "1.00")
+        await asyncio.sleep(3)
+        kept = await ledger.load_view("m")
+        assert kept is not None
+        assert len(kept.open) == 1
 
     watch(tell)
 
