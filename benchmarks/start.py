@@ -85,6 +85,7 @@ async def _remember(setup: Setup, url: str) -> None:
         await ledger.append(entries)
     await ledger.project()
     await ledger.save_view("m", 0, view)
+    await ledger.leases.leave()  # Else the worker leaves them to their strange holder for a while.
     await database.close()
 
 
