@@ -19,7 +19,7 @@ from redis.asyncio.cluster import ClusterNode
 from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import Sentinel
 from redis.backoff import NoBackoff
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import RedisClusterException, RedisError, ResponseError
 
 from copier import wire
 from copier.errors import Fenced, ProtocolError, SettingsError, StoreError
@@ -33,7 +33,7 @@ ENTRIES_MAX = 10_000
 BLOCK_MS = 1_000
 SOCKET_TIMEOUT_S = 5.0
 _ID = re.compile(rb"([0-9]{1,20})-([0-9]{1,20})")
-_FAILURES = (RedisError, OSError, TimeoutError, AttributeError)
+_FAILURES = (RedisError, RedisClusterException, OSError, TimeoutError, AttributeError)
 """What a call may end with. The cluster's client uses a connection that another call has just closed as if it were there."""
 _Found = list[tuple[bytes, dict[bytes, bytes]]]
 
@@ -117,8 +117,11 @@ class Stream:
         """Return what follows the given ids, in order per master; wait at most `block_ms` for the first. Raise `StoreError`."""
         keys: dict[Any, Any] = {KEY.format(master): str(entry) for master, entry in after.items()}
         masters = {KEY.format(master).encode(): master for master in after}
-        answer = await self._answer("reading events", self._client.xread(keys, count=count, block=block_ms))
+        answer = await self._answer("reading events", self._xread(keys, count, block_ms))
         return [self._entry(masters[bytes(key)], raw_id, fields) for key, entries in (answer or []) for raw_id, fields in entries]
+
+    async def _xread(self, keys: Mapping[Any, Any], count: int, block_ms: int) -> Any:
+        return await self._client.xread(keys, count=count, block=block_ms)
 
     async def last_id(self, master: str) -> EntryId:
         """Return the newest id in a master's stream, 0-0 where it is empty. Raise `StoreError`."""
@@ -222,6 +225,23 @@ class ClusterStream(Stream):
         if trouble is not None and not entries:
             raise trouble
         return entries
+
+    async def _xread(self, keys: Mapping[Any, Any], count: int, block_ms: int) -> Any:
+        # Left to itself the client asks one fixed server, which may be the one that is down, where the key of this command stands.
+        await self._client.initialize()
+        (key,) = keys
+        call = self._client.execute_command(
+            "XREAD",
+            "COUNT",
+            count,
+            "BLOCK",
+            block_ms,
+            "STREAMS",
+            key,
+            keys[key],
+            target_nodes=self._client.get_node_from_key(key),
+        )
+        return await call
 
     async def close(self) -> None:
         """End the reads and let the connections go."""
