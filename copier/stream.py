@@ -227,21 +227,11 @@ class ClusterStream(Stream):
         return entries
 
     async def _xread(self, keys: Mapping[Any, Any], count: int, block_ms: int) -> Any:
-        # Left to itself the client asks one fixed server, which may be the one that is down, where the key of this command stands.
+        # Left to itself the client asks one fixed server, which may be the one that is down, where this command's key stands.
         await self._client.initialize()
-        (key,) = keys
-        call = self._client.execute_command(
-            "XREAD",
-            "COUNT",
-            count,
-            "BLOCK",
-            block_ms,
-            "STREAMS",
-            key,
-            keys[key],
-            target_nodes=self._client.get_node_from_key(key),
-        )
-        return await call
+        ((key, after),) = keys.items()
+        words = ("XREAD", "COUNT", count, "BLOCK", block_ms, "STREAMS", key, after)
+        return await self._client.execute_command(*words, target_nodes=self._client.get_node_from_key(key))
 
     async def close(self) -> None:
         """End the reads and let the connections go."""
