@@ -89,6 +89,22 @@ class Wakes(Protocol):
         ...
 
 
+class Tells(Protocol):
+    """Optional, beside the contract: the source says by itself what there is. `getattr(gateway, "tells", None)` has it.
+
+    What it says is a read like any other: as whole, of the account it names, numbered among the reads, and given back no longer
+    once something newer was answered.
+    """
+
+    def positions_told(self) -> tuple[Positions, int] | None:
+        """Return all positions as the source told them last, and when they were read (UTC, ms); None where asking tells more."""
+        ...
+
+    def quote_told(self, symbol: str) -> tuple[Quote, int] | None:
+        """Return the price the source told since it was last asked for it, and when it was read; None where there is none."""
+        ...
+
+
 class GatewayFacts(msgspec.Struct, frozen=True, kw_only=True):
     """What the engine must know about a gateway kind before it trusts it."""
 

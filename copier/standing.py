@@ -12,7 +12,7 @@ from copier import wire
 from copier.clock import Clock
 from copier.errors import GatewayError, Unavailable
 from copier.facts import Exposure, LossRoom
-from copier.gateway import Gateway
+from copier.gateway import Gateway, Tells
 from copier.ledger import FactKept, Remembered
 from copier.limits import LimitState, Money, Observation, active, observe, rearm, room
 from copier.link import Leg, LegState, Link
@@ -122,8 +122,16 @@ class Standing:
 
     def quote_read(self, symbol: str, age_max_ms: int) -> tuple[Quote, int] | None:
         """Return a price that was read no longer ago than this, and when."""
+        self._hear(symbol)
         at_ms = self._quoted_ms.get(symbol, 0)
         return (self._quotes[symbol], at_ms) if at_ms and self._clock.now_ms() - at_ms <= age_max_ms else None
+
+    def _hear(self, symbol: str) -> None:
+        """Take up what the source has told by itself of a price that was asked for before."""
+        tells: Tells | None = getattr(self._gateway, "tells", None)
+        told = tells.quote_told(symbol) if tells is not None else None
+        if told is not None and told[1] > self._quoted_ms.get(symbol, told[1]) and told[0].account == self.account.account:
+            self._quotes[symbol], self._quoted_ms[symbol] = told
 
     def rate_read(self, master: MasterFacts | None, age_max_ms: int) -> Decimal | None:
         """Return the rate to a master's currency where it needs no reading, or was read no longer ago than this."""
@@ -140,6 +148,7 @@ class Standing:
         now = self._clock.now_ms()
         await self.refresh_account(age_min_ms)
         for symbol in list(self._quoted_ms)[-WARM_SYMBOLS:]:
+            self._hear(symbol)
             if age_min_ms < now - self._quoted_ms[symbol]:
                 with contextlib.suppress(GatewayError):
                     await self.quote(symbol)

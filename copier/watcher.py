@@ -18,7 +18,7 @@ import msgspec
 from copier.clock import Clock
 from copier.diff import View, apply, diff, match
 from copier.errors import GatewayError, StoreError
-from copier.gateway import Gateway
+from copier.gateway import Gateway, Tells
 from copier.ledger import Ledger
 from copier.model import (
     ZERO,
@@ -199,8 +199,7 @@ class Watcher:
     async def _look(self) -> None:
         """Read once, and put what changed into the outbox."""
         account = await self._facts()
-        began_ms = self._clock.now_ms()
-        positions = await self._positions()
+        positions, began_ms = await self._newest()
         if positions.read <= self._read:
             return
         change = self._change(positions)
@@ -226,8 +225,19 @@ class Watcher:
             await self._publish()
             await self._keep()
 
+    async def _newest(self) -> tuple[Positions, int]:
+        """Return what the source told by itself, where that is news, or what it answers now; and when it was read."""
+        tells: Tells | None = getattr(self._gateway, "tells", None)
+        told = tells.positions_told() if tells is not None else None
+        if told is not None and told[0].connected and told[0].read > self._read:
+            return self._checked(told[0]), max(told[1], self._read_ms)  # It came after the last read, whatever clocks say.
+        began_ms = self._clock.now_ms()
+        return await self._positions(), began_ms
+
     async def _positions(self) -> Positions:
-        positions = await self._gateway.get_positions()
+        return self._checked(await self._gateway.get_positions())
+
+    def _checked(self, positions: Positions) -> Positions:
         if not positions.connected:
             raise GatewayError("the terminal is not connected to its trade server", account=positions.account)
         if self._account is not None and positions.account != self._account.account:

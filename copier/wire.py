@@ -86,7 +86,9 @@ TRADING = frozenset({Op.EXECUTE_TRADE, Op.CLOSE_POSITION, Op.MODIFY_POSITION})
 OPEN = "open"
 """The operation before all others: greets the far end, and gives it what it must know."""
 CHANGED = "changed"
-"""The push that says positions or orders may have changed."""
+"""The push that says positions or orders may have changed; it may bring the positions as they are now."""
+QUOTE = "quote"
+"""The push of a price that moved."""
 SYMBOLS_PER_FRAME = 2_000
 """A far end lists at most so many symbols in one answer; after a full answer the rest is asked for."""
 DEALS_PER_FRAME = 2_000
@@ -201,10 +203,16 @@ class Hello(Record, frozen=True, kw_only=True):
     """Name and version of the far end, for the log."""
 
 
-class Push(Record, frozen=True, kw_only=True):
+class Push(Record, frozen=True, kw_only=True, omit_defaults=True):
     """What a far end says unasked."""
 
     push: str
+    utc_ms: int = 0
+    """When it was read, by the far end's machine."""
+    symbol: str = ""
+    """Of a price."""
+    data: msgspec.Raw = msgspec.Raw()
+    """What `get_positions` or `get_quote` would have been answered at that moment."""
 
 
 class PositionsData(Source, frozen=True, kw_only=True):
@@ -263,6 +271,8 @@ _encoder = msgspec.json.Encoder(decimal_format="number")
 _event_decoder: msgspec.json.Decoder[Event] = msgspec.json.Decoder(Event)
 _request_decoder = msgspec.json.Decoder(Request)
 _answer_decoder = msgspec.json.Decoder(Answer)
+_push_decoder = msgspec.json.Decoder(Push)
+_UNASKED = b'{"push"'
 
 
 def encode(record: Any) -> bytes:
@@ -396,11 +406,13 @@ def decode_answer(frame: bytes) -> Answer:
 
 def decode_incoming(frame: bytes) -> Answer | Push:
     """Return what a far end said: an answer's envelope, or something unasked; raise `ProtocolError`."""
+    if frame.startswith(_UNASKED):
+        return _decoded(_push_decoder, frame, "push")
     try:
         return decode_answer(frame)
     except ProtocolError as error:
         try:
-            return decode(frame, Push)
+            return _decoded(_push_decoder, frame, "push")
         except ProtocolError:
             raise error from None
 
@@ -417,6 +429,11 @@ def result_of(answer: Answer, op: Op, account: str) -> Any:
     except ProtocolError as error:
         lost = OutcomeUnknown if op in TRADING else Unavailable
         raise lost(f"the answer to {op} cannot be read: {error}", account=account) from error
+
+
+def told_of(push: Push, op: Op) -> Any:
+    """Return what a far end said unasked, as if it had been asked for; raise `ProtocolError`."""
+    return _read_result(op, bytes(push.data))
 
 
 def _read_result(op: Op, data: bytes) -> Any:

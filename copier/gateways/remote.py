@@ -14,6 +14,7 @@ from copier.clock import Clock
 from copier.errors import GatewayError, OutcomeUnknown, ProtocolError, Reason, Rejected, Unavailable
 from copier.gateway import NOT_CONNECTED, GatewayFacts, check_close, check_modify, check_trade
 from copier.gateways.carriers import Carrier, Link, LinkLost, NotSent
+from copier.gateways.told import Told
 from copier.model import (
     Account,
     Bar,
@@ -103,6 +104,7 @@ class RemoteGateway:
         self._trouble = "it was not opened"
         self._offers: frozenset[str] = frozenset()
         self._wakes: list[Callable[[], None]] = []
+        self._told = Told(self.account, clock)
         self._reads = 0
         self._token = opening.token
 
@@ -129,6 +131,11 @@ class RemoteGateway:
     @property
     def wakes(self) -> "RemoteGateway | None":
         """A wake-up on changes, if the far end says when something changed."""
+        return self if CHANGED in self._offers else None
+
+    @property
+    def tells(self) -> "RemoteGateway | None":
+        """What the far end says by itself, if it says when something changed."""
         return self if CHANGED in self._offers else None
 
     @property
@@ -218,6 +225,14 @@ class RemoteGateway:
         """Call `wake` after anything about positions or orders may have changed, and after every new link."""
         self._wakes.append(wake)
 
+    def positions_told(self) -> tuple[Positions, int] | None:
+        """Return all positions as the far end told them by itself, and when they were read; None where asking tells more."""
+        return self._told.positions() if self._session is not None else None
+
+    def quote_told(self, symbol: str) -> tuple[Quote, int] | None:
+        """Return the price the far end told since it was last asked for it, and when it was read; None where there is none."""
+        return self._told.quote(symbol) if self._session is not None else None
+
     # one call
 
     async def _read(self, op: Op, params: Params, kind: type[S]) -> S:
@@ -245,7 +260,7 @@ class RemoteGateway:
                     raise Rejected(f"{op} is too late to be sent", reason=Reason.TOO_LATE, account=self.account)
                 self._reads += 1
                 read = self._reads
-                call = session.expect(op)
+                call = session.expect(op, params)
                 await session.link.send(encode_request(call.id, op, params, permit))
                 answer = await call.answer
         except TimeoutError:
@@ -281,7 +296,8 @@ class RemoteGateway:
             async with asyncio.timeout(self._open_timeout_s):
                 link = await self._carrier.connect()
                 try:
-                    session = _Session(self.account, link)
+                    self._told.forget()
+                    session = _Session(self.account, link, self._told)
                     self._greeted(await self._greet(session))
                 except BaseException:
                     await asyncio.shield(link.close())
@@ -292,9 +308,18 @@ class RemoteGateway:
         except (LinkLost, ProtocolError) as error:
             raise Unavailable(str(error), account=self.account) from error
         self._session = session
+        self._wake()
+        return session
+
+    def _hear(self, push: Push) -> None:
+        self._reads += 1
+        self._told.hear(push, self._reads)
+        if push.push == CHANGED:
+            self._wake()
+
+    def _wake(self) -> None:
         for wake in tuple(self._wakes):
             wake()
-        return session
 
     async def _greet(self, session: "_Session") -> Hello:
         await session.link.send(encode_open(0, msgspec.structs.replace(self._opening, token=self._token)))
@@ -321,7 +346,7 @@ class RemoteGateway:
         pause_s = PAUSE_MIN_S
         while True:
             born = loop.time()
-            self._trouble = await session.carry(self._wakes)
+            self._trouble = await session.carry(self._hear)
             self._session = None
             await session.end(self._trouble)
             log.warning("%s: link lost: %s", self.account, self._trouble)
@@ -340,28 +365,30 @@ class RemoteGateway:
 class _Call:
     """A question on its way."""
 
-    __slots__ = ("answer", "id", "op")
+    __slots__ = ("answer", "id", "op", "params")
 
-    def __init__(self, id: int, op: Op) -> None:
+    def __init__(self, id: int, op: Op, params: Params) -> None:
         self.id = id
         self.op = op
+        self.params = params
         self.answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
 
 
 class _Session:
     """One life of a link, and the calls that wait on it."""
 
-    def __init__(self, account: str, link: Link) -> None:
+    def __init__(self, account: str, link: Link, told: Told) -> None:
         self.account = account
         self.link = link
+        self._told = told
         self.calls: dict[int, _Call] = {}
         self._late: deque[_Call] = deque(maxlen=LATE_KEPT)
         self._next = 0
 
-    def expect(self, op: Op) -> _Call:
+    def expect(self, op: Op, params: Params) -> _Call:
         """Return a new call that waits for its answer."""
         self._next += 1
-        call = self.calls[self._next] = _Call(self._next, op)
+        call = self.calls[self._next] = _Call(self._next, op, params)
         return call
 
     def overdue(self, call: _Call) -> None:
@@ -369,24 +396,24 @@ class _Session:
         self._late.append(call)
         self.link.overdue()
 
-    async def carry(self, wakes: list[Callable[[], None]]) -> str:
-        """Hand out frames until the link breaks; return why it did."""
+    async def carry(self, hear: Callable[[Push], None]) -> str:
+        """Hand out frames until the link breaks, what comes unasked to `hear`; return why it did."""
         while True:
             try:
                 incoming = decode_incoming(await self.link.receive())
             except (LinkLost, ProtocolError) as error:
                 return str(error)
             match incoming:
-                case Push(push=push):
-                    if push == CHANGED:
-                        for wake in tuple(wakes):
-                            wake()
+                case Push():
+                    hear(incoming)
                 case Answer():
                     self._hand_out(incoming)
 
     def _hand_out(self, answer: Answer) -> None:
         call = self.calls.get(answer.id)
         if call is not None and not call.answer.done():
+            if answer.success:
+                self._told.answered(call.op, call.params)
             call.answer.set_result(answer)
             return
         for late in self._late:

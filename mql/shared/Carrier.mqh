@@ -54,6 +54,9 @@ public:
    // False once no more can arrive or leave. What was received before is still read.
    virtual bool      IsOpen(void) const { return(false); }
 
+   // How often each price may be told at most: as often as it moves would be too much where a frame costs much.
+   virtual int       PriceMs(void) const { return(50); }
+
    // Ends the connection, if there is one, and never waits. May be called at any time, and twice.
    virtual void      Close(void) { }
 

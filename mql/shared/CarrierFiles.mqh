@@ -94,6 +94,9 @@ public:
      }
 
    virtual bool      IsOpen(void) const { return(m_open); }
+
+   // A frame is a file.
+   virtual int       PriceMs(void) const { return(250); }
   };
 
 #endif

@@ -144,6 +144,9 @@ public:
      }
 
    virtual bool      IsOpen(void) const { return(m_open); }
+
+   // A frame is a request, and a request holds up this program.
+   virtual int       PriceMs(void) const { return(500); }
   };
 
 #endif

@@ -5,12 +5,14 @@
 #define COPIER_DISPATCH_MQH
 
 #include "Memory.mqh"
+#include "Prices.mqh"
 #include "TradeLog.mqh"
 
 #define PROTOCOL_VERSION 1
 #define SYMBOLS_PER_FRAME 2000
 #define DEALS_PER_FRAME 2000
 #define BARS_MAX 10000
+#define PUSHED_LETTERS_MAX 100000
 #define PROGRAM "CopierBridge 1.0"
 
 // What the trader allows this Expert Advisor, whatever the frames say; 0 lots and no symbols are no limit.
@@ -76,6 +78,7 @@ private:
    Limits            m_limits;
    Memory            m_memory;
    TradeLog          m_log;
+   WantedPrices      m_prices;
    string            m_last;
    string            m_error;
 
@@ -196,7 +199,12 @@ private:
       if(op == "get_positions")
          return(ReadPositions(m_account, frame.Text("params.symbol"), data, failure));
       if(op == "get_quote")
-         return(ReadQuote(m_account, frame.Text("params.symbol"), data, failure));
+        {
+         if(!ReadQuote(m_account, frame.Text("params.symbol"), data, failure))
+            return(false);
+         m_prices.Want(frame.Text("params.symbol"));
+         return(true);
+        }
       if(op == "get_deals")
         {
          int start = (int)MathMax((int)frame.Whole("params.start"), 0);
@@ -261,6 +269,43 @@ public:
      }
 
    string            Account(void) const { return(m_account); }
+
+   // Forgets what the other end of an earlier link wanted to be told.
+   void              Meet(void) { m_prices.Clear(); }
+
+   // Says that positions changed, and what they are now where that can be read whole and is not too long.
+   string            ChangedFrame(void) const
+     {
+      string data = "";
+      string frame = "";
+      Failure failure;
+      PutText(frame, "push", "changed");
+      PutWhole(frame, "utcMs", utc_clock.NowMs());
+      if(CheckAccount(m_account, failure) && ReadPositions(m_account, "", data, failure) && StringLen(data) <= PUSHED_LETTERS_MAX)
+         Put(frame, "data", data);
+      return(Closed(frame));
+     }
+
+   // Tells a price that was asked for lately and has moved, each at most once in `every_ms`; false where none has.
+   bool              NextPrice(const int every_ms, string &frame)
+     {
+      string symbol = "";
+      string data = "";
+      Failure failure;
+      while(m_prices.Next(every_ms, symbol))
+        {
+         frame = "";
+         PutText(frame, "push", "quote");
+         PutWhole(frame, "utcMs", utc_clock.NowMs());
+         PutText(frame, "symbol", symbol);
+         if(!CheckAccount(m_account, failure) || !ReadQuote(m_account, symbol, data, failure))
+            continue;
+         Put(frame, "data", data);
+         frame = Closed(frame);
+         return(true);
+        }
+      return(false);
+     }
 
    // The last trading command and how it ended, and the last one that failed; empty where there was none.
    string            LastCommand(void) const { return(m_last); }

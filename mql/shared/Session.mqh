@@ -166,6 +166,7 @@ private:
       m_trouble = "";
       m_mark = Fingerprint();
       m_watched = RunMs();
+      m_dispatcher.Meet();
       Print("CopierBridge: connected for ", m_dispatcher.Account());
      }
 
@@ -218,7 +219,14 @@ private:
       if(StringLen(mark) == 0 || mark == m_mark)
          return;
       m_mark = mark;
-      Say("{\"push\":\"changed\"}");
+      Say(m_dispatcher.ChangedFrame());
+     }
+
+   void              WatchPrices(const FrameCarrier &carrier)
+     {
+      string frame = "";
+      while(m_dispatcher.NextPrice(carrier.PriceMs(), frame))
+         Say(frame);
      }
 
 public:
@@ -283,6 +291,7 @@ public:
       if(!Ended() && m_state == SESSION_LIVE)
         {
          Watch(woken);
+         WatchPrices(carrier);
          if(ArraySize(m_out) == 0 && RunMs() - m_said > ALIVE_MS)
             Say("{\"push\":\"alive\"}");
          Flush(carrier);

@@ -22,13 +22,25 @@ import pytest
 
 from copier.errors import InvalidRequest, OutcomeUnknown, Reason, Rejected, Unavailable
 from copier.gateways import bridge_link
+from copier.gateways import told as told_module
 from copier.gateways.bridge_greeting import proof_of, read_hello
 from copier.gateways.bridge_port import tls_of
 from copier.gateways.paper_account import PaperAccount
 from copier.gateways.paper_faults import Faults
 from copier.gateways.paper_server import PaperServer
 from copier.gateways.remote import RemoteGateway
-from copier.model import CloseRequest, DealType, MarginMode, PendingType, Permit, Side, Timeframe, TradeRequest, TradeResult
+from copier.model import (
+    CloseRequest,
+    DealType,
+    MarginMode,
+    PendingType,
+    Permit,
+    Position,
+    Side,
+    Timeframe,
+    TradeRequest,
+    TradeResult,
+)
 from copier.wire import DEALS_PER_FRAME, Op, encode_request
 from tests.conftest import absent
 from tests.mql.build import has_openssl
@@ -467,6 +479,94 @@ async def test_frames_cut_into_single_bytes_are_read_all_the_same() -> None:
         await world.open(comment="\u20ac")
         (position,) = (await world.gateway.get_positions()).positions
         assert position.comment == "\u20ac"
+
+
+# what is told unasked
+
+
+@on_every_kind
+async def test_positions_are_told_when_they_change_and_nobody_has_to_ask(platform: str, carrier: str, patient: None) -> None:
+    async with scene(platform, carrier) as world:
+        assert world.gateway.positions_told() is None
+        opened = world.server.buy(LOGIN, "EURUSD", "0.30").position
+        await until(lambda: [each.lots for each in told(world)] == [Decimal("0.30")])
+        world.server.set_levels(LOGIN, opened, Decimal("1.09000"), Decimal(0))
+        await until(lambda: [each.stop_loss for each in told(world)] == [Decimal("1.09000")])
+        world.server.close(LOGIN, opened, Decimal("0.10"))
+        await until(lambda: [each.lots for each in told(world)] == [Decimal("0.20")])
+        listed = told(world)
+        answered = (await world.gateway.get_positions()).positions
+        assert listed == answered
+        assert world.gateway.positions_told() is None
+        world.server.close(LOGIN, answered[0].ticket)
+        await until(lambda: world.gateway.positions_told() is not None)
+        assert told(world) == ()
+
+
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let what was told live long enough for a busy machine to look at it."""
+    monkeypatch.setattr(told_module, "AGE_MAX_MS", 60_000)
+
+
+def told(world: Scene) -> tuple[Position, ...]:
+    """Return the positions that were told last; empty also where none were."""
+    heard = world.gateway.positions_told()
+    return heard[0].positions if heard is not None else ()
+
+
+@on_both_platforms
+async def test_a_list_that_is_too_long_to_be_told_is_only_said_to_have_changed(
+    platform: str, carrier: str, patient: None
+) -> None:
+    async with scene(platform, carrier) as world:
+        world.account.balance = Decimal(10_000_000)
+        woken: list[int] = []
+        world.gateway.on_change(lambda: woken.append(1))
+        for _ in range(500):
+            world.server.buy(LOGIN, "EURUSD", "0.01")
+        await world.gateway.get_positions()
+        woken.clear()
+        world.server.buy(LOGIN, "EURUSD", "0.01")
+        await until(lambda: bool(woken))
+        assert world.gateway.positions_told() is None
+        assert len((await world.gateway.get_positions()).positions) == 501
+
+
+@on_both_platforms
+async def test_a_list_that_cannot_be_read_whole_is_never_told(platform: str, carrier: str, patient: None) -> None:
+    async with scene(platform, carrier) as world:
+        world.server.buy(LOGIN, "EURUSD", "0.30")
+        await until(lambda: world.gateway.positions_told() is not None)
+        await world.gateway.get_positions()
+        world.expert.host.terminal.fails["positions_get"] = -10003
+        world.server.buy(LOGIN, "EURUSD", "0.30")
+        await asyncio.sleep(0.3)
+        assert world.gateway.positions_told() is None
+        del world.expert.host.terminal.fails["positions_get"]
+        world.server.online = False
+        await asyncio.sleep(0.3)
+        heard = world.gateway.positions_told()
+        assert heard is None or not heard[0].connected
+
+
+@on_every_kind
+async def test_prices_that_were_asked_for_are_told_when_they_move_and_no_others(platform: str, carrier: str) -> None:
+    async with scene(platform, carrier) as world:
+        await world.gateway.get_quote("EURUSD")
+        bid = lambda: (heard := world.gateway.quote_told("EURUSD")) and heard[0].bid  # noqa: E731
+        assert bid() is None
+        world.server.set_quote("XAUUSD", "2651.50", "2651.80")
+        for price in ("1.10100", "1.10200"):
+            world.server.set_quote("EURUSD", price, "1.10300")
+            await until(lambda price=price: bid() == Decimal(price))  # type: ignore[misc]
+        heard = world.gateway.quote_told("EURUSD")
+        assert heard is not None
+        assert world.gateway.quote_told("XAUUSD") is None
+        answered = await world.gateway.get_quote("EURUSD")
+        assert (heard[0].ask, heard[0].spec, heard[0].account) == (answered.ask, answered.spec, answered.account)
+        assert abs(world.clock.now_ms() - heard[1]) < 60_000
+        assert bid() is None
 
 
 # coming back

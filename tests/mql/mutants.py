@@ -295,6 +295,31 @@ MUTANTS = [
         tests=CARRIER,
         among="cannot_prove_who_it_is",
     ),
+    Mutant(
+        name="a list of positions that is too long is told",
+        file="shared/Dispatch.mqh",
+        before=" && StringLen(data) <= PUSHED_LETTERS_MAX)",
+        after=" && StringLen(data) > 0)",
+        tests=EXPERTS,
+        among="too_long_to_be_told",
+    ),
+    Mutant(
+        name="of the positions that are told some are missing",
+        file="shared/Dispatch.mqh",
+        before='ReadPositions(m_account, "", data, failure) && StringLen(data)',
+        after='ReadPositions(m_account, "XAUUSD", data, failure) && StringLen(data)',
+        tests=EXPERTS,
+        among="nobody_has_to_ask and mt4-files",
+    ),
+    Mutant(
+        name="a price that moves is told once and never again",
+        file="shared/Prices.mqh",
+        before="      m_prices[place].bid = tick.bid;\n      m_prices[place].ask = tick.ask;\n      return(moved);",
+        after="      m_prices[place].bid = tick.bid;\n      m_prices[place].ask = tick.ask;\n"
+        "      if(moved)\n         m_prices[place].asked = 0 - PRICE_WANTED_MS;\n      return(moved);",
+        tests=EXPERTS,
+        among="told_when_they_move and mt5-tcp",
+    ),
 ]
 SHORT = (
     "a command said twice is executed twice",
