@@ -251,12 +251,12 @@ class Ledger:
         upsert(connection, db.projected, [{"owner": owner, "seq": seq} for owner, seq in newest.items()])
 
     async def save_view(self, master: str, epoch: int, view: View) -> None:
-        """Keep a watcher's confirmed view. Raise `Fenced` where a later epoch has kept one."""
+        """Keep a watcher's confirmed view. Raise `Fenced` where a later epoch has begun, whether or not it has kept one yet."""
 
         def work(connection: sa.Connection) -> None:
-            kept = connection.scalar(sa.select(db.views.c.epoch).where(db.views.c.master == master))
-            if kept is not None and kept > epoch:
-                raise Fenced(f"watcher of {master}: epoch {epoch} is over, {kept} has begun")
+            begun = connection.scalar(sa.select(db.roles.c.token).where(db.roles.c.role == f"watcher:{master}"))
+            if begun is not None and begun > epoch:
+                raise Fenced(f"watcher of {master}: epoch {epoch} is over, {begun} has begun")
             upsert(connection, db.views, [{"master": master, "epoch": epoch, "body": wire.encode(view)}])
 
         await self._database.run(work)

@@ -22,13 +22,17 @@ from copier.reconcile import (
     Finding,
     Lost,
     Missing,
+    Unseen,
     adopt,
     could_have_moved,
     fold,
     fold_net,
+    late_beside,
     net_levels,
     ours,
+    repairs,
     shrink_legs,
+    split_from,
     with_leg,
 )
 
@@ -55,16 +59,17 @@ class Leveller:
         self.foreign_positions: tuple[Position, ...] = ()
         """Other hands' positions in the last read."""
         self._read = -1
-        self._missing: dict[str, tuple[int, int]] = {}
-        """By tag: when it was first missed, and in how many reads."""
+        self._missing: dict[str, Unseen] = {}
+        """Legs that are believed open and not listed, by tag."""
         self._orphans: dict[int, int] = {}
         self._foreign: dict[str, Decimal] = {}
         """Netting: signed volume of other hands by symbol, as last understood."""
         self._traded_ms: dict[str, int] = {}
-        self._odd_ms: dict[str, int] = {}
+        self._odd: dict[str, Unseen] = {}
+        """Netting: symbols that hold what nobody can explain yet."""
         self._net_identifiers: dict[str, int] = {}
-        self._bare: dict[str, tuple[int, int]] = {}
-        """Netting: symbols without the position that must be there: when that was first seen, and in how many reads."""
+        self._bare: dict[str, Unseen] = {}
+        """Netting: symbols without the position that must be there."""
 
     def traded(self, symbol: str) -> None:
         """Note that an order of ours has just moved, or may have moved, a symbol's volume."""
@@ -122,8 +127,7 @@ class Leveller:
         """Take over what a read has shown of a link, and leave a receipt for what came to its end."""
         follower = self._follower
         if after is before:
-            if before.living and not before.wanted_open:
-                follower.put(before)
+            self._still_to_close(before)
             return
         for old, new in zip(before.legs, after.legs, strict=True):
             cut = before.cut
@@ -138,15 +142,18 @@ class Leveller:
                 )
         follower.put(after)
 
+    def _still_to_close(self, link: Link) -> None:
+        """Drive again what the master has closed and a read still shows open; what waits for an answer only waits for it."""
+        if not link.wanted_open and repairs(link, None, self.book.mode):
+            self._follower.put(link)
+
     async def _missed(self, link: Link, leg: Leg) -> None:
         """A leg's position is not there: gone if a deal says so, or if it stays away for longer than reads may lag."""
         follower = self._follower
-        now = self.book.began_ms
-        first, count = self._missing.get(leg.tag, (now, 0))
-        self._missing[leg.tag] = (first, count + 1)
+        missed = self._missing[leg.tag] = self._once_more(self._missing.get(leg.tag))
         deals = await self._deals_of(leg.identifier or leg.ticket)
         closed = _closing(deals, leg.filled)
-        if closed is None and not (count + 1 >= 2 and now - first >= self._patience_ms):
+        if closed is None and not (missed.reads >= 2 and missed.watched_ms >= self._patience_ms):
             follower.level_within(max(LOOK_AGAIN_S, self.book.settle_ms / 1000 / 2))
             return
         self._missing.pop(leg.tag, None)
@@ -233,10 +240,27 @@ class Leveller:
                     await self._close_orphan(position)
                 else:
                     follower.level_within(self.book.settle_ms / 1000)
+            elif self.book.mode is MarginMode.MT4:
+                self._split_twice(position, owned)
         self._orphans = orphans
         if any(position.magic in magics and not position.tag and position.ticket not in owned for position in free):
             self._late_orders(owned)
         self.foreign_positions = tuple(p for p in self.book.positions if p.ticket not in owned)
+
+    def _split_twice(self, position: Position, owned: dict[int, str]) -> None:
+        """What another hand has left of a copy by closing parts of it more than once between two reads."""
+        follower = self._follower
+        unlisted = [
+            Lost(link=link, leg=leg)
+            for link in follower.links.values()
+            if follower.relations[link.master].policy.copying.magic == position.magic
+            for leg in link.legs
+            if leg.state in (LegState.OPEN, LegState.CLOSED) and self.book.ticket(leg.ticket) is None
+        ]
+        found = split_from(position, unlisted, position.magic, follower.standing.account.server_offset_s)
+        if found is not None:
+            owned[position.ticket] = next(leg.tag for leg in found.legs if leg.ticket == position.ticket)
+            self._settle(follower.links[found.name], found)
 
     def _late_orders(self, owned: dict[int, str]) -> None:
         """Orders that were given up and are there after all, without their tag."""
@@ -261,6 +285,9 @@ class Leveller:
         )
         follower.put(link)
         follower.note(link, "reconcile", Verdict.ALERT, "orphan", lots=position.lots, ticket=position.ticket, tag=position.tag)
+
+    def _once_more(self, before: Unseen | None) -> Unseen:
+        return before.again(self.book.began_ms) if before is not None else Unseen(self.book.began_ms)
 
     @property
     def _patience_ms(self) -> int:
@@ -294,15 +321,17 @@ class Leveller:
         self._net_identifiers |= {position.symbol: position.identifier for position in self.book.positions}
         living = [link for link in follower.memory.living.values() if link.symbol]
         were_bare, self._bare = self._bare, {}
-        for link in living:
+        for name in [link.name for link in living]:
+            link = follower.links[name]
             if await self._is_bare(link, were_bare):
                 follower.level_within(LOOK_AGAIN_S)
                 continue
+            link = await self._without_late(link)
             folded, findings = fold_net(link, self.book)
             if folded is not link:
                 self._settle_net(link, folded)
-            elif link.living and not link.wanted_open:
-                follower.put(link)
+            else:
+                self._still_to_close(link)
             for finding in findings:
                 if isinstance(finding, Absent):
                     await self._absent(follower.links[link.name], finding.leg, {})
@@ -318,26 +347,28 @@ class Leveller:
         ):
             follower.level_within(LOOK_AGAIN_S)
 
-    async def _is_bare(self, link: Link, were_bare: dict[str, tuple[int, int]]) -> bool:
+    async def _is_bare(self, link: Link, were_bare: dict[str, Unseen]) -> bool:
         """Return whether the list lacks the position that an order on its way was measured against, and nothing says it is gone.
 
         A terminal that has just connected may list nothing yet: that must not pass for what our order has done.
         """
-        symbol, now = link.symbol, self.book.began_ms
+        symbol = link.symbol
         before = [leg.net_before for leg in link.legs if leg.state in (LegState.UNKNOWN, LegState.SENDING)]
         before += [link.cut.net_before] if link.cut is not None else []
         if not any(before) or self.book.position_of(symbol) is not None:
             return False
         if _closing(await self._deals_of(self._identifier_of(symbol, [link]))) is not None:
             return False
-        first, count = were_bare.get(symbol, (now, 0))
-        self._bare[symbol] = (first, count + 1)
-        return count + 1 < 2 or now - first < self._patience_ms
+        bare = self._bare[symbol] = self._once_more(were_bare.get(symbol))
+        return bare.reads < 2 or bare.watched_ms < self._patience_ms
 
     def _identifier_of(self, symbol: str, links: list[Link]) -> int:
         """Return what a symbol's position is known by in the deals: as last listed, or, after a start, as an answer told."""
-        tickets = [link.cut.ticket for link in links if link.cut is not None] or [leg.ticket for li in links for leg in li.legs]
-        return self._net_identifiers.get(symbol, max(tickets, default=0))
+        if symbol in self._net_identifiers:
+            return self._net_identifiers[symbol]
+        tickets = [link.cut.ticket for link in links if link.cut is not None]
+        every = [leg.ticket for link in self._follower.links.values() if link.symbol == symbol for leg in link.legs]
+        return max(tickets or every, default=0)
 
     def _settle_net(self, before: Link, after: Link) -> None:
         follower = self._follower
@@ -360,19 +391,19 @@ class Leveller:
         net, mine = self.book.net(symbol), ours(links, symbol)
         foreign = net - mine
         if foreign == self._foreign.get(symbol, ZERO):
-            self._odd_ms.pop(symbol, None)
+            self._odd.pop(symbol, None)
             return
         settled = self.book.settled(self._traded_ms.get(symbol, 0))
         if settled and await self._came_late(symbol, foreign - self._foreign.get(symbol, ZERO)):
             follower.level_within(LOOK_AGAIN_S)
             return
-        odd_since = self._odd_ms.setdefault(symbol, self.book.began_ms)
+        odd = self._odd[symbol] = self._once_more(self._odd.get(symbol))
         closed = _closing(await self._deals_of(self._identifier_of(symbol, links))) if mine and not net else None
         wait_ms = self._patience_ms if not net and closed is None else self.book.settle_ms
-        if not settled or (mine and self.book.began_ms - odd_since < wait_ms):
+        if not settled or (mine and odd.watched_ms < wait_ms):
             follower.level_within(max(LOOK_AGAIN_S, self.book.settle_ms / 1000 / 2))
             return
-        self._odd_ms.pop(symbol, None)
+        self._odd.pop(symbol, None)
         if mine and foreign * mine < 0:
             self._taken_away(symbol, links, foreign, closed)
             foreign = net - ours([follower.links[link.name] for link in links], symbol)
@@ -405,23 +436,34 @@ class Leveller:
 
     async def _came_late(self, symbol: str, moved: Decimal) -> bool:
         """Return whether orders that were given up have moved the symbol after all, as their deals or the exact volume say."""
-        follower = self._follower
-        lost = [
-            (link, leg)
-            for link in follower.links.values()
-            if link.symbol == symbol
-            for leg in link.legs
-            if leg.state is LegState.FAILED
-        ]
+        lost = self._given_up(symbol)
         told = [(link, leg, await self._filled(leg)) for link, leg in lost]
         came = [each for each in told if each[2]] or [
             (link, leg, leg.asked) for link, leg in could_have_moved(lost, moved, self.book.began_ms)
         ]
         for link, leg, filled in came:
-            found = with_leg(follower.links[link.name], replace(leg, state=LegState.OPEN, filled=filled, lots=filled))
-            follower.note(found, "open", Verdict.ADOPTED, "found", lots=filled, tag=leg.tag)
-            follower.put(found)
+            self._found_late(link, leg, filled)
         return bool(came)
+
+    async def _without_late(self, link: Link) -> Link:
+        """Take what a given-up order has moved beside the one on its way for that order's; return the link to measure by."""
+        came, rest = late_beside(link, self._given_up(link.symbol), self.book)
+        if not came or any([await self._filled(leg) for leg in link.legs if leg.state is LegState.UNKNOWN]):
+            return link
+        self._follower.memory.believe(rest)
+        for late, leg in came:
+            self._found_late(late, leg, leg.asked)
+        return self._follower.links[link.name]
+
+    def _given_up(self, symbol: str) -> list[tuple[Link, Leg]]:
+        links = [link for link in self._follower.links.values() if link.symbol == symbol]
+        return [(link, leg) for link in links for leg in link.legs if leg.state is LegState.FAILED]
+
+    def _found_late(self, link: Link, leg: Leg, filled: Decimal) -> None:
+        follower = self._follower
+        found = with_leg(follower.links[link.name], replace(leg, state=LegState.OPEN, filled=filled, lots=filled))
+        follower.note(found, "open", Verdict.ADOPTED, "found", lots=filled, tag=leg.tag)
+        follower.put(found)
 
     def _taken_away(self, symbol: str, links: list[Link], theirs: Decimal, closed: Deal | None) -> None:
         follower = self._follower

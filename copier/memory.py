@@ -107,6 +107,11 @@ class Memory:
         self._put(link)
         return link
 
+    def take_back(self, before: Link) -> None:
+        """Believe what was believed before an order that was surely not executed; what the master closed meanwhile counts on."""
+        least = self.links[before.name].least
+        self._put(replace(self.believe(before), least=min(before.least, least)))
+
     def _put(self, link: Link) -> None:
         if self.links.get(link.name) is not link:
             self.links[link.name] = link

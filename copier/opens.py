@@ -248,7 +248,7 @@ class Opens:
     def withdraw(self, order: "Outgoing") -> None:
         """Want it again: it could not be made durable, so nothing was sent."""
         self._memory.dirty[order.before.name] = None
-        self._memory.believe(order.before)
+        self._memory.take_back(order.before)
 
     async def deliver(self, order: "Outgoing") -> bool:
         """Send an order that is durable, and take note of what became of it; return whether it was filled."""
@@ -309,7 +309,7 @@ class Opens:
         budget = self._memory.relations[name[0]].policy.protection.retry_budget_s
         if refusal.again and before.anchor < before.position.lots_opened and now - first < budget * 1000:
             self._memory.dirty[name] = None
-            self._memory.believe(before)
+            self._memory.take_back(before)
             fresh_price = isinstance(refusal.cause, Rejected) and refusal.cause.wants_fresh_price
             pause = REQUOTE_PAUSE_S if fresh_price else PAUSE_MIN_S
             self._agenda.put_off(name, pause)

@@ -203,7 +203,8 @@ class Orders:
         try:
             if against:
                 back = TradeRequest(symbol=link.symbol, action=leg.side.opposite, lots=part, tag=leg.tag)
-                part, rest = (await self._gateway.execute_trade(back, permit)).lots, None
+                back_done = await self._gateway.execute_trade(back, permit)
+                part, rest = back_done.lots, back_done.ticket or None
             else:
                 whole = book_net is None and cut.lots_after == 0
                 done = await self._gateway.close_position(CloseRequest(ticket=cut.ticket, lots=None if whole else part), permit)
@@ -221,7 +222,8 @@ class Orders:
         if book_net is not None:
             left = leg.lots - part
             state = LegState.OPEN if left else LegState.CLOSED
-            return with_leg(replace(link, cut=None), replace(leg, lots=left, state=state))
+            # The position it was taken back from may be gone, and what holds the symbol now has another ticket.
+            return with_leg(replace(link, cut=None), replace(leg, lots=left, state=state, ticket=rest or leg.ticket))
         cut = replace(cut, answered=True, answered_ms=self._clock.now_ms())
         if cut.lots_after:  # What was filled may be less than asked; until a read shows it, the rest counts as open.
             link = with_leg(link, replace(leg, lots=max(cut.lots_after, leg.lots - part), ticket=rest or leg.ticket))

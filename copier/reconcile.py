@@ -9,6 +9,7 @@ can no longer land. Netting accounts show one position per symbol: there our par
 
 from collections.abc import Iterable, Sequence
 from decimal import Decimal
+from typing import NamedTuple
 
 import msgspec
 
@@ -22,6 +23,9 @@ _CLOCK_TOLERANCE_MS = 2_000
 """Server times are whole seconds, and the offset between the clocks is an estimate."""
 LATE_MS = 60_000
 """A broker may sit on an order it took: what was opened so long after the order's end may still be that order."""
+
+GAP_MAX_MS = 2_000
+"""Two reads say nothing of more than so long between them: each list may have been wrong for reasons of its own."""
 
 
 class Book(msgspec.Struct, kw_only=True):
@@ -62,6 +66,18 @@ class Book(msgspec.Struct, kw_only=True):
         """
         late_ms = 0 if cut.answered or cut.whole else self.late_ms
         return self.settled(cut.landed_ms + late_ms)
+
+
+class Unseen(NamedTuple):
+    """In how many reads something was missed, and for how long that was watched."""
+
+    last_ms: int
+    watched_ms: int = 0
+    reads: int = 1
+
+    def again(self, now_ms: int) -> "Unseen":
+        """Return what it is after one more read without it: what lies far between two reads nobody has watched."""
+        return Unseen(now_ms, self.watched_ms + min(now_ms - self.last_ms, GAP_MAX_MS), self.reads + 1)
 
 
 # Believing ---------------------------------------------------------------------------------------------------------------
@@ -177,6 +193,7 @@ def adopt(lost: Lost, rivals: Sequence[Lost], book: Book, owned: dict[int, str],
     group = sorted((p for p in free if any(fits(p, each) for each in rivals)), key=lambda p: p.ticket)
     group = [p for p in group if p.symbol == lost.link.symbol and p.type is lost.leg.side]
     others = sorted((each for each in rivals if any(fits(p, each) for p in group)), key=lambda each: each.leg.sent_ms)
+    group, others = _of_one_volume(lost.leg, group, others)
     mine = next((index for index, each in enumerate(others) if each.leg.tag == lost.leg.tag), None)
     if mine is None:
         return None
@@ -198,6 +215,14 @@ def adopt(lost: Lost, rivals: Sequence[Lost], book: Book, owned: dict[int, str],
     return with_leg(lost.link, leg)
 
 
+def _of_one_volume(leg: Leg, group: list[Position], rivals: list[Lost]) -> tuple[list[Position], list[Lost]]:
+    """Return the positions and orders a leg is to be told apart among: a volume that was asked for just so names its orders."""
+    if any(position.lots == leg.asked for position in group):
+        return [p for p in group if p.lots == leg.asked], [each for each in rivals if each.leg.asked == leg.asked]
+    exact = {position.lots for position in group} & {each.leg.asked for each in rivals}
+    return [p for p in group if p.lots not in exact], [each for each in rivals if each.leg.asked not in exact]
+
+
 def _could_be(position: Position, leg: Leg, magic: int, offset_s: int | None) -> bool:
     if position.type is not leg.side or position.lots > leg.asked:
         return False
@@ -208,6 +233,30 @@ def _could_be(position: Position, leg: Leg, magic: int, offset_s: int | None) ->
     if not leg.sent_ms - _CLOCK_TOLERANCE_MS <= opened_ms <= leg.not_after_ms + LATE_MS:
         return False
     return position.magic == magic or (fresh and position.magic == 0 and position.lots == leg.asked)
+
+
+def split_from(position: Position, legs: Iterable[Lost], magic: int, offset_s: int | None) -> Link | None:
+    """Return the link whose leg an MT4 position nobody owns is the rest of, where it can be only one; it has that leg again.
+
+    For one that was closed in part more than once between two reads: its comment names a ticket that was never seen. It is
+    told by what a split keeps: symbol, side, price, time and magic. `legs` are those whose ticket is not in the list.
+    """
+    if not position.parent or position.magic != magic or offset_s is None:
+        return None
+    fitting = [
+        each
+        for each in legs
+        if each.link.symbol == position.symbol
+        and each.leg.price == position.open_price
+        and each.leg.ticket < position.parent
+        and position.lots < each.leg.filled
+        and _could_be(position, each.leg, magic, offset_s)
+    ]
+    fitting = [each for each in fitting if each.leg.state is LegState.OPEN] or fitting
+    if len(fitting) != 1:
+        return None
+    leg, _ = _seen(fitting[0].leg, position, None, Book(mode=MarginMode.MT4, positions=(), began_ms=0, settle_ms=0))
+    return with_leg(replace(fitting[0].link, cut=None), leg)
 
 
 def with_leg(link: Link, leg: Leg) -> Link:
@@ -229,22 +278,24 @@ def ours(links: Iterable[Link], symbol: str) -> Decimal:
 def fold_net(link: Link, book: Book) -> tuple[Link, list[Finding]]:
     """Return the link with its order or cut on its way settled by how the symbol's volume moved since it was sent.
 
-    On a netting account a follower has one order on its way at a time, so the difference is that order's.
+    On a netting account a follower has one order on its way at a time, so the difference is that order's: in a read that surely
+    shows all that was done before it. One that lags behind the order before would tell of that.
     """
     net = book.net(link.symbol)
     findings: list[Finding] = []
     for leg in link.legs:
-        if leg.state not in (LegState.UNKNOWN, LegState.SENDING) or leg.net_before is None:
+        if leg.state not in (LegState.UNKNOWN, LegState.SENDING) or leg.net_before is None or not book.settled(leg.sent_ms):
             continue
         moved = (net - leg.net_before) * leg.side.sign
         if 0 < moved <= leg.asked:
             position = book.position_of(link.symbol)
             price = position.open_price if position is not None else leg.price
-            link = with_leg(link, replace(leg, state=LegState.OPEN, filled=moved, lots=moved, price=price))
+            ticket = position.ticket if position is not None else leg.ticket
+            link = with_leg(link, replace(leg, state=LegState.OPEN, filled=moved, lots=moved, price=price, ticket=ticket))
         elif leg.state is LegState.UNKNOWN and book.settled(leg.not_after_ms):
             findings.append(Absent(link=link, leg=leg))
     cut = link.cut
-    if cut is not None and cut.net_before is not None:
+    if cut is not None and cut.net_before is not None and book.settled(cut.sent_ms):
         leg = next(leg for leg in link.legs if leg.tag == cut.tag)
         moved = (cut.net_before - net) * leg.side.sign
         if moved > 0 and (moved <= cut.lots_before - cut.lots_after or book.is_over(cut)):
@@ -255,6 +306,30 @@ def fold_net(link: Link, book: Book) -> tuple[Link, list[Finding]]:
         elif book.is_over(cut):
             link = replace(link, cut=None)
     return link, findings
+
+
+def late_beside(link: Link, lost: Sequence[tuple[Link, Leg]], book: Book) -> tuple[list[tuple[Link, Leg]], Link]:
+    """Return which given-up orders moved a netting symbol beside this link's order on its way, and the link without that.
+
+    A move that is not what the order on its way asked for, and is just what was given up, is theirs.
+    """
+    legs = [leg for leg in link.legs if leg.state is LegState.UNKNOWN and leg.net_before is not None]
+    cut = link.cut if link.cut is not None and link.cut.net_before is not None else None
+    if len(legs) + (cut is not None) != 1:
+        return [], link
+    leg = legs[0] if legs else next(each for each in link.legs if cut is not None and each.tag == cut.tag)
+    asked = leg.asked if cut is None else cut.lots_after - cut.lots_before
+    before = (leg if cut is None else cut).net_before or ZERO
+    sent_ms = leg.sent_ms if cut is None else cut.sent_ms
+    moved = book.net(link.symbol) - before
+    if not moved or moved == asked * leg.side.sign or not book.settled(sent_ms):
+        return [], link
+    came = could_have_moved(lost, moved, book.began_ms)
+    if not came:
+        return [], link
+    if cut is not None:
+        return came, replace(link, cut=replace(cut, net_before=before + moved))
+    return came, with_leg(link, replace(leg, net_before=before + moved))
 
 
 def shrink_legs(links: Sequence[Link], symbol: str, theirs: Decimal) -> list[Link]:

@@ -393,16 +393,19 @@ def test_a_reader_that_owns_nothing_fences_nobody() -> None:
 # Views, controls, receipts ---------------------------------------------------------------------------------------------------
 
 
-def test_a_view_is_kept_until_a_later_epoch_keeps_another() -> None:
+def test_a_view_is_kept_until_a_later_epoch_has_begun() -> None:
     async def tell(database: Database, clock: LoopClock) -> None:
-        ledger = Ledger(database, clock, "w")
+        ledger, later = Ledger(database, clock, "w"), Ledger(database, clock, "v")
         assert await ledger.load_view("m") is None
-        await ledger.save_view("m", 1, View())
+        first = (await ledger.take(["watcher:m"]))["watcher:m"]
+        await ledger.save_view("m", first, View())
         assert await ledger.load_view("m") == View()
+        second = (await later.take(["watcher:m"]))["watcher:m"]
         newer = view_of(position(1), position(2, side=Side.SELL))
-        await ledger.save_view("m", 2, newer)
-        with pytest.raises(Fenced, match="epoch 1 is over"):
-            await ledger.save_view("m", 1, View())
+        with pytest.raises(Fenced, match=f"epoch {first} is over"):
+            await ledger.save_view("m", first, newer)
+        assert await ledger.load_view("m") == View()
+        await later.save_view("m", second, newer)
         assert await ledger.load_view("m") == newer
         assert await ledger.load_view("another") is None
 

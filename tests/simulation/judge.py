@@ -49,6 +49,8 @@ class Wanted(msgspec.Struct):
     symbol: str
     side: Side
     since_ms: int
+    identifier: int = 0
+    """In this life of it: on netting a symbol's next position has another."""
     opened: Decimal = ZERO
     """In this life of it."""
     now: Decimal = ZERO
@@ -101,7 +103,7 @@ def _masters_truth(broker: Broker) -> dict[object, Wanted]:
     for done in broker.executed:
         order, lots = done.order, done.lots
         key: object = order.symbol if netting else done.identifier
-        each = truth.setdefault(key, Wanted(order.symbol, order.side, done.at_ms))
+        each = truth.setdefault(key, Wanted(order.symbol, order.side, done.at_ms, done.identifier))
         if not netting:
             opens = order.position == 0
             each.now += lots if opens else -lots
@@ -114,6 +116,7 @@ def _masters_truth(broker: Broker) -> dict[object, Wanted]:
         if each.now == 0 or signed * each.side.sign < 0:
             fresh = abs(signed)
             each.side, each.since_ms, each.opened, each.low = order.side, done.at_ms, ZERO, abs(signed)
+            each.identifier = done.identifier
         else:
             fresh = max(ZERO, abs(signed) - each.now)
         each.opened += fresh
@@ -239,7 +242,7 @@ class _Account:
 
     def _bounds(self, group: Group, wanted: Wanted) -> tuple[Decimal, Decimal]:
         """Return the least and the most that may be open for a master's position; receipts widen downwards."""
-        dones = [d for d in self.openings.get(group, []) if d.at_ms >= wanted.since_ms and d.order.side is wanted.side]
+        dones = [d for d in self.openings.get(group, []) if self._is_for(d, group, wanted)]
         opened = sum((done.lots for done in dones), ZERO)
         full, steps = wanted.now * self.plan.ratio, STEP * len(dones)
         if group[0] not in self.plan.masters:
@@ -253,6 +256,15 @@ class _Account:
         # Of what was not opened in full nobody outside can say how much must be left, but at least its share.
         share = min(full, opened * wanted.low / wanted.opened)
         return max(ZERO, share - steps), full + max(STEP, steps)
+
+    def _is_for(self, done: Executed, group: Group, wanted: Wanted) -> bool:
+        """Return whether an opening was for the life that a master's position has now: a late one may be for the one before."""
+        if done.at_ms < wanted.since_ms or done.order.side is not wanted.side:
+            return False
+        return self.modes[group[0]] is not MarginMode.NETTING or self._meant(done) == wanted.identifier
+
+    def _meant(self, done: Executed) -> int:
+        return self.of_tag[tag_in(done.order.comment)].identifier
 
     def _receipts(self, group: Group) -> list[Receipt]:
         def is_of(receipt: Receipt) -> bool:
