@@ -7,7 +7,7 @@ PYTHON ?=
 LOCK := $(BIN)/uv pip compile pyproject.toml --quiet --all-extras --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-emit-find-links --no-annotate --no-header
 
-.PHONY: setup demo test test-servers bad-input simulate chaos mutants bench test-slow check format reference lock dll fuzz clean help
+.PHONY: setup demo test test-servers test-sanitized bad-input simulate chaos mutants bench test-slow check format reference lock dll fuzz clean help
 .DEFAULT_GOAL := help
 
 help: ## what there is to make
@@ -30,6 +30,9 @@ test: setup ## the tests that need no server
 
 test-servers: setup ## the tests against real servers (Redis, PostgreSQL), which they start and stop themselves
 	@$(BIN)/python -m pytest -m server -n auto --dist worksteal
+
+test-sanitized: setup ## the bridges' promises on programs that watch their memory and arithmetic, every carrier once
+	@COPIER_SANITIZED=1 $(BIN)/python -m pytest -m sanitized -n auto --dist worksteal
 
 test-slow: setup ## the long shares: real child processes, three months replayed, every case of the sampled families
 	@$(BIN)/python -m pytest -m "slow and not server" --ignore=tests/simulation -n auto --dist worksteal

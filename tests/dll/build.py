@@ -8,12 +8,12 @@ import tempfile
 from pathlib import Path
 
 from tests.conftest import absent
-from tests.mql.build import MQL
+from tests.mql.build import MQL, SANITIZE
 
 HERE = Path(__file__).parent
 DLL = MQL / "dll"
 SANITIZERS = {
-    "address": "-O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all",
+    "address": SANITIZE,
     "thread": "-O1 -g -fsanitize=thread",
 }
 WINDOWS = {"x64": "x86_64-w64-mingw32", "x86": "i686-w64-mingw32"}

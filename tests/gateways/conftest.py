@@ -257,6 +257,15 @@ KINDS: dict[str, Kind] = {
     "bridge-mt5-dll": _bridge_kind("mt5", "dll", (MarginMode.HEDGING,)),
     **{f"bridge-mt4-{way}": _bridge_kind("mt4", way, (MarginMode.MT4,)) for way in ("files", "pipe", "http", "dll")},
 }
+SANITIZED = (
+    "bridge-mt5-tcp-hedging",
+    "bridge-mt5-websocket-netting",
+    "bridge-mt5-dll-hedging",
+    "bridge-mt4-files-mt4",
+    "bridge-mt4-pipe-mt4",
+    "bridge-mt4-http-mt4",
+)
+"""What is tried on sanitized programs too: every carrier once."""
 
 
 class HandClock:
@@ -308,10 +317,14 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     needs = getattr(metafunc.function, "needs", frozenset())
     modes = getattr(metafunc.function, "modes", tuple(MarginMode))
     stages = [
-        pytest.param(Stage(kind=kind, mode=mode), id=f"{name}-{mode}", marks=kind.marks)
+        pytest.param(Stage(kind=kind, mode=mode), id=f"{name}-{mode}", marks=(*kind.marks, *_sanitized(f"{name}-{mode}")))
         for name, kind in KINDS.items()
         if needs <= kind.can
         for mode in kind.modes
         if mode in modes
     ]
     metafunc.parametrize("stage", stages)
+
+
+def _sanitized(name: str) -> tuple[pytest.MarkDecorator, ...]:
+    return (pytest.mark.sanitized,) if name in SANITIZED else ()

@@ -13,11 +13,14 @@ from copier.gateways.bridge_files import file_name_of
 from copier.gateways.comments import parent_in, tag_in
 from copier.gateways.mt5_codes import RETCODES, Outcome
 from copier.gateways.paper_codes import REFUSALS
-from tests.mql.build import MQL, build
+from tests.gateways.conftest import SANITIZED
+from tests.mql.build import MQL, SANITIZE, build
 from tests.mql.lint import findings, sources
-from tests.mql.stage import need_gxx
+from tests.mql.stage import CARRIERS, need_gxx
 
-compiled = pytest.mark.server
+
+def compiled(test):
+    return pytest.mark.server(pytest.mark.sanitized(test))
 
 
 @pytest.fixture
@@ -142,3 +145,37 @@ def test_every_refusal_of_an_mt4_broker_is_known_to_the_expert_advisor() -> None
 def test_no_mt4_error_that_may_have_executed_passes_for_a_refusal() -> None:
     text = (MQL / "mt4" / "Trade4.mqh").read_text(encoding="ascii")
     assert not any(f"case {error}:" in text for error in (0, 1, 6, 128, 142, 143, 144))
+
+
+# sanitizers
+
+
+@compiled
+@pytest.mark.parametrize(("more", "dies"), [(0, False), (1, True)])
+def test_a_sanitized_program_dies_of_a_mistake_and_says_so(more, dies, tmp_path):
+    need_gxx()
+    source = tmp_path / "mistake.mq5"
+    source.write_text(
+        """#property strict
+input int More = 0;
+int OnInit(void)
+  {
+   int most = 2147483647;
+   Print("sum: ", most + More);
+   return(INIT_FAILED);
+  }
+void OnTimer(void) { }
+void OnDeinit(const int reason) { }
+""",
+        encoding="ascii",
+    )
+    program = build(source, *SANITIZE.split())
+    environment = {"PATH": os.environ["PATH"], "MQL_INPUT_More": str(more)}
+    done = subprocess.run([str(program)], env=environment, capture_output=True, text=True, timeout=10)
+    assert ("runtime error: signed integer overflow" in done.stderr) is dies
+    assert ("sum: 2147483647" in done.stderr) is not dies
+
+
+def test_every_carrier_is_tried_on_sanitized_programs():
+    assert {name.split("-")[2] for name in SANITIZED} == {way.partition("-")[0] for way in CARRIERS}
+    assert {name.split("-")[1] for name in SANITIZED} == {"mt4", "mt5"}

@@ -15,6 +15,11 @@ MQL = Path(os.environ.get("COPIER_MQL", HERE.parent.parent / "mql"))
 """The sources; a hunt for mutants names a broken copy of them."""
 FLAGS = ("-std=c++17", "-O0", "-g0", "-Wall", "-Wextra", "-Werror", "-Wno-unused-function", "-Wno-class-memaccess")
 FLAGS += ("-Wno-unused-const-variable", "-Wno-unused-parameter", "-Wno-unused-variable")
+SANITIZED = os.environ.get("COPIER_SANITIZED") == "1"
+"""Build what watches its own memory and arithmetic, and dies of a mistake: `make test-sanitized` says so."""
+SANITIZE = "-O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all"
+if SANITIZED:
+    FLAGS += (*SANITIZE.split(),)
 HEADERS = ("mql.h", "mqlnet.h", "mql5.h", "mql4.h")
 PLATFORMS = {".mq5": "__MQL5__", ".mq4": "__MQL4__"}
 
@@ -68,4 +73,4 @@ def _libraries(body: str) -> tuple[str, ...]:
         return ()
     from tests.dll.build import library
 
-    return (str(library()),)
+    return (str(library(SANITIZE) if SANITIZED else library()),)

@@ -78,6 +78,8 @@ class Expert:
         await self.process.wait()
         if self._listener is not None:
             await self._listener
+        found = [line for line in self.said if "Sanitizer" in line or "runtime error" in line]
+        assert not found, "\n".join(self.said[-60:])
 
 
 @asynccontextmanager
