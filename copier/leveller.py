@@ -5,6 +5,7 @@ them, and what carries our tag without being wanted is closed.
 """
 
 import logging
+from collections.abc import Collection
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING
@@ -33,6 +34,8 @@ from copier.reconcile import (
     repairs,
     shrink_legs,
     split_from,
+    taken_by_deals,
+    untagged_deals,
     with_leg,
 )
 
@@ -182,7 +185,7 @@ class Leveller:
         if found is not None:
             self._settle(link, found)
             return
-        opened = await self._opening_deals(leg)
+        opened = await self._opening_deals(link, leg)
         if opened:
             filled = sum((deal.lots for deal in opened), ZERO)
             identifier, price = opened[0].position_id, opened[0].price
@@ -213,13 +216,7 @@ class Leveller:
     def _adopted(self, link: Link, leg: Leg, owned: dict[int, str]) -> Link | None:
         follower = self._follower
         magic = follower.relations[link.master].policy.copying.magic
-        rivals = [
-            Lost(link=other, leg=each)
-            for other in follower.links.values()
-            if follower.relations[other.master].policy.copying.magic == magic
-            for each in other.legs
-            if each.state in (LegState.UNKNOWN, LegState.FAILED)
-        ]
+        rivals = self._orders_of(magic, (LegState.UNKNOWN, LegState.FAILED))
         return adopt(Lost(link=link, leg=leg), rivals, self.book, owned, magic, follower.standing.account.server_offset_s)
 
     async def _strays(self, owned: dict[int, str]) -> None:
@@ -250,13 +247,8 @@ class Leveller:
     def _split_twice(self, position: Position, owned: dict[int, str]) -> None:
         """What another hand has left of a copy by closing parts of it more than once between two reads."""
         follower = self._follower
-        unlisted = [
-            Lost(link=link, leg=leg)
-            for link in follower.links.values()
-            if follower.relations[link.master].policy.copying.magic == position.magic
-            for leg in link.legs
-            if leg.state in (LegState.OPEN, LegState.CLOSED) and self.book.ticket(leg.ticket) is None
-        ]
+        filled = self._orders_of(position.magic, (LegState.OPEN, LegState.CLOSED))
+        unlisted = [each for each in filled if self.book.ticket(each.leg.ticket) is None]
         found = split_from(position, unlisted, position.magic, follower.standing.account.server_offset_s)
         if found is not None:
             owned[position.ticket] = next(leg.tag for leg in found.legs if leg.ticket == position.ticket)
@@ -301,18 +293,38 @@ class Leveller:
             return ()
         return await history.get_deals(datetime(2000, 1, 1, tzinfo=UTC), position_id)
 
-    async def _opening_deals(self, leg: Leg) -> list[Deal]:
-        """Return the deals of a leg's order by its tag, whatever they did to a netting position that stood on the other side."""
+    async def _opening_deals(self, link: Link, leg: Leg) -> list[Deal]:
+        """Return the deals of a leg's order, whatever they did to a netting position that stood on the other side.
+
+        They are known by its tag, or where the broker strips tags by what it asked for.
+        """
         history = self._follower.gateway.deals
         if history is None:
             return []
-        offset = timedelta(seconds=self._follower.standing.account.server_offset_s or 0)
-        since = datetime.fromtimestamp(leg.sent_ms / 1000, UTC) + offset - DEALS_LOOK_BACK
+        offset_s = self._follower.standing.account.server_offset_s
+        since = datetime.fromtimestamp(leg.sent_ms / 1000, UTC) + timedelta(seconds=offset_s or 0) - DEALS_LOOK_BACK
         opens = DealType.BUY if leg.side is Side.BUY else DealType.SELL
-        return [deal for deal in await history.get_deals(since) if deal.tag == leg.tag and deal.type is opens]
+        every = await history.get_deals(since)
+        tagged = [deal for deal in every if deal.tag == leg.tag and deal.type is opens]
+        if tagged:
+            return tagged
+        magic = self._follower.relations[link.master].policy.copying.magic
+        orders = self._orders_of(magic, frozenset(LegState))
+        return untagged_deals(Lost(link=link, leg=leg), orders, every, magic, offset_s)
 
-    async def _filled(self, leg: Leg) -> Decimal:
-        return sum((deal.lots for deal in await self._opening_deals(leg)), ZERO)
+    async def _filled(self, link: Link, leg: Leg) -> Decimal:
+        return sum((deal.lots for deal in await self._opening_deals(link, leg)), ZERO)
+
+    def _orders_of(self, magic: int, states: Collection[LegState]) -> list[Lost]:
+        """Return our opening orders with this magic, by what became of them."""
+        follower = self._follower
+        return [
+            Lost(link=link, leg=leg)
+            for link in follower.links.values()
+            if follower.relations[link.master].policy.copying.magic == magic
+            for leg in link.legs
+            if leg.state in states
+        ]
 
     # Netting accounts ------------------------------------------------------------------------------------------------------
 
@@ -394,7 +406,8 @@ class Leveller:
             self._odd.pop(symbol, None)
             return
         settled = self.book.settled(self._traded_ms.get(symbol, 0))
-        if settled and await self._came_late(symbol, foreign - self._foreign.get(symbol, ZERO)):
+        moved = foreign - self._foreign.get(symbol, ZERO)
+        if settled and await self._came_late(symbol, moved):
             follower.level_within(LOOK_AGAIN_S)
             return
         odd = self._odd[symbol] = self._once_more(self._odd.get(symbol))
@@ -407,11 +420,24 @@ class Leveller:
         if mine and foreign * mine < 0:
             self._taken_away(symbol, links, foreign, closed)
             foreign = net - ours([follower.links[link.name] for link in links], symbol)
+        elif theirs := await self._told_by_deals(links, moved):
+            self._taken_away(symbol, links, moved, theirs)
+            foreign = net - ours([follower.links[link.name] for link in links], symbol)
         if foreign:
             self._foreign[symbol] = foreign
             log.warning("%s: %s holds %s lots of another hand", follower.name, symbol, foreign)
         else:
             self._foreign.pop(symbol, None)
+
+    async def _told_by_deals(self, links: list[Link], moved: Decimal) -> Deal | None:
+        """Return the deal by which another hand closed so much of our legs, which the symbol's volume alone does not tell."""
+        offset_s = self._follower.standing.account.server_offset_s
+        for leg in [leg for link in links for leg in link.legs if leg.state is LegState.OPEN]:
+            if leg.side.sign * moved < 0:
+                found = taken_by_deals(leg, await self._deals_of(leg.identifier or leg.ticket), abs(moved), offset_s)
+                if found is not None:
+                    return found
+        return None
 
     def understood(self, symbol: str) -> bool:
         """Return whether a netting symbol holds what our legs and the other hand's volume add up to."""
@@ -437,7 +463,7 @@ class Leveller:
     async def _came_late(self, symbol: str, moved: Decimal) -> bool:
         """Return whether orders that were given up have moved the symbol after all, as their deals or the exact volume say."""
         lost = self._given_up(symbol)
-        told = [(link, leg, await self._filled(leg)) for link, leg in lost]
+        told = [(link, leg, await self._filled(link, leg)) for link, leg in lost]
         came = [each for each in told if each[2]] or [
             (link, leg, leg.asked) for link, leg in could_have_moved(lost, moved, self.book.began_ms)
         ]
@@ -448,7 +474,7 @@ class Leveller:
     async def _without_late(self, link: Link) -> Link:
         """Take what a given-up order has moved beside the one on its way for that order's; return the link to measure by."""
         came, rest = late_beside(link, self._given_up(link.symbol), self.book)
-        if not came or any([await self._filled(leg) for leg in link.legs if leg.state is LegState.UNKNOWN]):
+        if not came or any([await self._filled(link, leg) for leg in link.legs if leg.state is LegState.UNKNOWN]):
             return link
         self._follower.memory.believe(rest)
         for late, leg in came:

@@ -8,13 +8,14 @@ can no longer land. Netting accounts show one position per symbol: there our par
 """
 
 from collections.abc import Iterable, Sequence
+from datetime import datetime
 from decimal import Decimal
 from typing import NamedTuple
 
 import msgspec
 
 from copier.link import Cut, Leg, LegState, Link, LinkState
-from copier.model import ZERO, MarginMode, Position, Record, Side, SymbolSpec
+from copier.model import ZERO, Deal, DealEntry, DealReason, DealType, MarginMode, Position, Record, Side, SymbolSpec
 from copier.sizing import lots_to_close, reduce_target
 
 replace = msgspec.structs.replace
@@ -215,6 +216,11 @@ def adopt(lost: Lost, rivals: Sequence[Lost], book: Book, owned: dict[int, str],
     return with_leg(lost.link, leg)
 
 
+def _in_time(opened: datetime, leg: Leg, offset_s: int) -> bool:
+    opened_ms = (opened.timestamp() - offset_s) * 1000
+    return leg.sent_ms - _CLOCK_TOLERANCE_MS <= opened_ms <= leg.not_after_ms + LATE_MS
+
+
 def _of_one_volume(leg: Leg, group: list[Position], rivals: list[Lost]) -> tuple[list[Position], list[Lost]]:
     """Return the positions and orders a leg is to be told apart among: a volume that was asked for just so names its orders."""
     if any(position.lots == leg.asked for position in group):
@@ -229,8 +235,7 @@ def _could_be(position: Position, leg: Leg, magic: int, offset_s: int | None) ->
     fresh = leg.state is not LegState.FAILED
     if offset_s is None:
         return fresh and position.magic == magic
-    opened_ms = position.open_time.timestamp() * 1000 - offset_s * 1000
-    if not leg.sent_ms - _CLOCK_TOLERANCE_MS <= opened_ms <= leg.not_after_ms + LATE_MS:
+    if not _in_time(position.open_time, leg, offset_s):
         return False
     return position.magic == magic or (fresh and position.magic == 0 and position.lots == leg.asked)
 
@@ -257,6 +262,50 @@ def split_from(position: Position, legs: Iterable[Lost], magic: int, offset_s: i
         return None
     leg, _ = _seen(fitting[0].leg, position, None, Book(mode=MarginMode.MT4, positions=(), began_ms=0, settle_ms=0))
     return with_leg(replace(fitting[0].link, cut=None), leg)
+
+
+def untagged_deals(lost: Lost, orders: Sequence[Lost], deals: Iterable[Deal], magic: int, offset_s: int | None) -> list[Deal]:
+    """Return the deal that opened a lost order, for brokers that strip tags: as many as there are orders that asked for just that.
+
+    `orders` are all our opening orders of this magic, whatever became of them.
+    """
+    if offset_s is None:
+        return []
+    opens = DealType.BUY if lost.leg.side is Side.BUY else DealType.SELL
+    kind = [each for each in orders if (each.link.symbol, each.leg.side, each.leg.asked) == _kind(lost)]
+    kind.sort(key=lambda each: each.leg.sent_ms)
+    alike = [
+        deal
+        for deal in sorted(deals, key=lambda deal: deal.ticket)
+        if (deal.symbol, deal.type, deal.lots) == (lost.link.symbol, opens, lost.leg.asked)
+        and deal.magic == magic
+        and not deal.tag
+        and deal.entry in (DealEntry.IN, DealEntry.INOUT)
+        and any(_in_time(deal.time, each.leg, offset_s) for each in kind)
+    ]
+    could = [each for each in kind if any(_in_time(deal.time, each.leg, offset_s) for deal in alike)]
+    if len(alike) != len(could) or not all(_in_time(d.time, e.leg, offset_s) for d, e in zip(alike, could, strict=True)):
+        return []
+    return [deal for deal, each in zip(alike, could, strict=True) if each.leg.tag == lost.leg.tag]
+
+
+def _kind(order: Lost) -> tuple[str, Side, Decimal]:
+    return order.link.symbol, order.leg.side, order.leg.asked
+
+
+def taken_by_deals(leg: Leg, deals: Iterable[Deal], lots: Decimal, offset_s: int | None) -> Deal | None:
+    """Return the last deal by which another hand, or a stop, has closed just so much of what a leg was filled into."""
+    closes = DealType.SELL if leg.side is Side.BUY else DealType.BUY
+    since_ms = leg.sent_ms + (offset_s or 0) * 1000 - _CLOCK_TOLERANCE_MS
+    theirs = [
+        deal
+        for deal in deals
+        if deal.type is closes
+        and deal.entry is not DealEntry.IN
+        and deal.reason is not DealReason.EXPERT
+        and deal.time.timestamp() * 1000 >= since_ms
+    ]
+    return theirs[-1] if theirs and lots in (theirs[-1].lots, sum((deal.lots for deal in theirs), ZERO)) else None
 
 
 def with_leg(link: Link, leg: Leg) -> Link:
