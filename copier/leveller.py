@@ -21,23 +21,17 @@ from copier.reconcile import (
     Absent,
     Book,
     Finding,
-    Lost,
     Missing,
     Unseen,
-    adopt,
-    could_have_moved,
     fold,
     fold_net,
-    late_beside,
     net_levels,
     ours,
     repairs,
     shrink_legs,
-    split_from,
-    taken_by_deals,
-    untagged_deals,
     with_leg,
 )
+from copier.whose import Lost, adopt, could_have_moved, late_beside, split_from, taken_by_deals, untagged_deals
 
 if TYPE_CHECKING:
     from copier.follower import Follower
@@ -379,8 +373,8 @@ class Leveller:
         if symbol in self._net_identifiers:
             return self._net_identifiers[symbol]
         tickets = [link.cut.ticket for link in links if link.cut is not None]
-        every = [leg.ticket for link in self._follower.links.values() if link.symbol == symbol for leg in link.legs]
-        return max(tickets or every, default=0)
+        legs = [leg for link in self._follower.links.values() if link.symbol == symbol for leg in link.legs]
+        return max(tickets or (leg.identifier or leg.ticket for leg in legs), default=0)
 
     def _settle_net(self, before: Link, after: Link) -> None:
         follower = self._follower

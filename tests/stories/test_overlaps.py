@@ -2,10 +2,12 @@
 
 from typing import Any
 
+import pytest
+
 from copier.gateways.paper_faults import Operation, comment_stripped, delay, empty_list, never_answered
 from copier.model import MarginMode, Side
 from tests.simulation.loop import run_shuffled
-from tests.stories.test_faults import flat_when_closed, to
+from tests.stories.test_faults import codes, flat_when_closed, to
 from tests.world import World, story
 
 
@@ -77,3 +79,39 @@ def test_a_netting_copy_is_not_taken_for_closed_because_an_order_of_ours_once_cl
         await flat_when_closed(world, bought)
 
     story(to(MarginMode.NETTING), tell)
+
+
+def test_a_hand_that_closes_a_netting_copy_just_before_a_larger_one_of_the_other_side_is_told_by_its_deal() -> None:
+    async def tell(world: World) -> None:
+        account = world.accounts["f"]
+        bought = world.buy("EURUSD", "0.40")
+        await world.settle()
+        account.faults.visibility_lag_ms = 400
+        account.server.close(1, account.positions[0].ticket)
+        sold = world.sell("EURUSD", "1.00")
+        await world.settle()
+        assert world.net_is("EURUSD", "-1.00")
+        assert "closed_by_client" in await codes(world)
+        world.close(bought)
+        await world.settle()
+        assert world.net_is("EURUSD", "-1.00")
+        await flat_when_closed(world, sold)
+
+    story(to(MarginMode.NETTING), tell)
+
+
+@pytest.mark.parametrize("mode", [MarginMode.HEDGING, MarginMode.NETTING])
+def test_an_order_without_tag_and_answer_that_a_hand_closes_before_it_is_seen_is_told_by_its_deals(mode: MarginMode) -> None:
+    async def tell(world: World) -> None:
+        account = world.accounts["f"]
+        account.faults.next(Operation.EXECUTE, never_answered(executed=True) | comment_stripped())
+        ticket = world.buy("EURUSD", "1.00")
+        await world.settle()
+        account.server.close(1, account.positions[0].ticket)
+        await world.settle(30)
+        told = await codes(world)
+        assert "order_lost" not in told
+        assert "closed_by_client" in told
+        await flat_when_closed(world, ticket)
+
+    story(to(mode), tell)
