@@ -16,6 +16,25 @@ CHUNK = 65_536
 WAITING = 2
 """So many instances listen at once: with one alone, a second terminal that opens the pipe in the same moment finds it busy."""
 
+_HAVE_YOU_READ = b"\x05"
+_I_HAVE_READ = b"\x06"
+
+
+class PipeLink(StreamLink):
+    """Frames as lines, and an answer to whoever asks whether what it wrote was read.
+
+    A write of MQL to a pipe that is full waits without end. So an Expert Advisor asks, by a byte no JSON has, and writes on
+    when it hears that the engine reads.
+    """
+
+    async def _heard(self, more: bytes) -> bytes:
+        if _HAVE_YOU_READ not in more:
+            return more
+        self._writer.write(_I_HAVE_READ)
+        await self._writer.drain()
+        return more.replace(_HAVE_YOU_READ, b"")
+
+
 if sys.platform == "win32":
     import _winapi
     import ctypes
@@ -79,7 +98,7 @@ if sys.platform == "win32":
                     reader = asyncio.StreamReader()
                     protocol = asyncio.StreamReaderProtocol(reader)
                     transport = loop._make_duplex_pipe_transport(pipe, protocol)
-                    link = StreamLink(reader, asyncio.StreamWriter(transport, protocol, reader, loop))
+                    link = PipeLink(reader, asyncio.StreamWriter(transport, protocol, reader, loop))
                     task = asyncio.ensure_future(attend(link, self._path))
                     attending.add(task)
                     task.add_done_callback(attending.discard)
@@ -151,7 +170,7 @@ else:
             log.warning("this is no Windows: no terminal can open %s, only a program that plays one", self.path)
 
             async def attended(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-                await attend(StreamLink(reader, writer), self.path.name)
+                await attend(PipeLink(reader, writer), self.path.name)
 
             self._server = await asyncio.start_unix_server(attended, self.path, start_serving=False)
             self.path.chmod(0o600)

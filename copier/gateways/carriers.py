@@ -106,11 +106,15 @@ class StreamLink:
             self._looked = len(self._come)
             try:
                 more = await self._reader.read(_CHUNK)
+                if not more:
+                    raise LinkLost("the far end closed the connection")
+                self._come += await self._heard(more)
             except OSError as error:
                 raise LinkLost(f"the connection broke: {error}") from error
-            if not more:
-                raise LinkLost("the far end closed the connection")
-            self._come += more
+
+    async def _heard(self, more: bytes) -> bytes:
+        """Return what of the bytes that came belongs to frames."""
+        return more
 
     def overdue(self) -> None:
         """Keep the connection: the far end may only be slow, and a late answer is worth a line in the log."""

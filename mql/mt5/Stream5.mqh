@@ -6,7 +6,6 @@
 
 #include "..\shared\Carrier.mqh"
 
-#define SEND_TRIES 1000
 #define STREAM_CHUNK 65536
 #define HTTPS_PORT 443
 
@@ -109,11 +108,12 @@ public:
 
    bool              IsOpen(void) const { return(m_socket != INVALID_HANDLE && SocketIsConnected(m_socket)); }
 
-   // Sends all of it: MetaQuotes' SocketSend may take only a part.
+   // Sends all of it: MetaQuotes' SocketSend may take only a part. Whoever reads too slowly is given up as well.
    bool              SendAll(uchar &bytes[], const int length)
      {
       int count = length;
-      for(int tries = 0; count > 0 && tries < SEND_TRIES; tries++)
+      long give_up = RunMs() + CARRIER_WAIT_MS;
+      while(count > 0 && RunMs() <= give_up)
         {
          int sent = 0;
          if(m_tls)

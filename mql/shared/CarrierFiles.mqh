@@ -8,6 +8,7 @@
 #include "Memory.mqh"
 
 #define NAMES_MAX 1000
+#define UNREAD_MAX 256
 
 // One frame is one file: written under another name, then moved, and deleted by whoever has read it. Names begin with the
 // life of the link and count up, so that what an earlier life left behind is never taken for this one's.
@@ -70,6 +71,8 @@ public:
 
    virtual bool      Send(const string frame)
      {
+      if(m_sent >= UNREAD_MAX && FileIsExist(NameOf("to-engine", m_sent - UNREAD_MAX + 1), FILE_COMMON))
+         return(Broken("the engine has left " + IntegerToString(UNREAD_MAX) + " files unread", ""));
       m_sent++;
       if(m_open && WriteShared(NameOf("to-engine", m_sent), frame))
          return(true);

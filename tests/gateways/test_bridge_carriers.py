@@ -537,3 +537,15 @@ def test_no_expert_advisor_listens_and_only_the_dlls_own_one_imports_anything() 
         assert not re.search(r"SocketListen|SocketAccept|CreateNamedPipe|WSAStartup|kernel32|ws2_32", text), path
     imports = {path.name for path in MQL.rglob("*.mq*") if "#import" in path.read_text(encoding="ascii")}
     assert imports <= {"CopierLink.mqh"}
+
+
+async def test_whoever_asks_over_a_pipe_whether_it_is_read_hears_so_and_its_frames_are_whole(tmp_path: Path) -> None:
+    async with door("pipe", tmp_path) as entry, entry.knock() as caller:
+        link = await entry.meet(caller)
+        assert isinstance(caller, Lines)
+        frame = json.dumps({"id": 1, "success": False, "error": "x" * 50}).encode()
+        await caller.say(frame[:20] + b"\x05" + frame[20:])
+        assert await asyncio.wait_for(link.receive(), 10) == frame
+        await link.send(encode_request(1, Op.GET_ACCOUNT, NoParams()))
+        assert (await asyncio.wait_for(caller.hear(), 10)).startswith(b'\x06{"id":1')
+        await link.close()

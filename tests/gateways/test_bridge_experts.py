@@ -7,6 +7,7 @@ import json
 import re
 import shutil
 import signal
+import socket
 import ssl
 import subprocess
 import tempfile
@@ -189,6 +190,25 @@ async def test_an_engine_that_reads_nothing_holds_the_expert_advisor_up_for_a_mo
         line = await meet()
         line.writer.write(b'{"id":1,"op":"get_account","params":{}}\n' * 20_000)
         await until(lambda: any("does not read" in said for said in world.expert.said))
+        await meet()
+
+
+async def test_an_engine_that_reads_by_the_crumb_is_given_up_as_one_that_does_not_read() -> None:
+    async with listening(receive_bytes=65_536) as (world, meet):
+        world.server.accounts[LOGIN].balance = Decimal(100_000_000)
+        for _ in range(6_000):
+            world.server.buy(LOGIN, "EURUSD", "0.01")
+        line = await meet()
+        line.writer.write(b'{"id":1,"op":"get_positions","params":{}}\n')
+
+        async def nibble() -> None:
+            for _ in range(10_000):
+                await line.reader.read(8_000)
+                await asyncio.sleep(0.02)
+
+        nibbling = asyncio.create_task(nibble())
+        await until(lambda: any("does not read" in said for said in world.expert.said))
+        nibbling.cancel()
         await meet()
 
 
@@ -675,8 +695,8 @@ class Bare:
 
 
 @asynccontextmanager
-async def listening(**inputs: Any) -> AsyncIterator[Any]:
-    """Play the engine by hand: `meet` takes the next connection and greets it."""
+async def listening(receive_bytes: int = 0, **inputs: Any) -> AsyncIterator[Any]:
+    """Play the engine by hand: `meet` takes the next connection and greets it. `receive_bytes` bounds what waits unread."""
     need_gxx()
     clock = ShiftedClock(MONDAY_NOON_MS)
     server = broker(clock)
@@ -698,8 +718,11 @@ async def listening(**inputs: Any) -> AsyncIterator[Any]:
             line.say({"welcome": True})
         return line
 
-    engine = await asyncio.start_server(attend, "127.0.0.1", 0)
-    port = engine.sockets[0].getsockname()[1]
+    place = socket.create_server(("127.0.0.1", 0))
+    if receive_bytes:
+        place.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_bytes)
+    engine = await asyncio.start_server(attend, sock=place, limit=receive_bytes or 65_536)
+    port = place.getsockname()[1]
     with tempfile.TemporaryDirectory() as folder:
         host = Terminal5(mt5_terminal(server, Faults()))
         more = {**INPUTS, "Port": port, **inputs}

@@ -17,6 +17,7 @@ EXPERTS = "tests/gateways/test_bridge_experts.py"
 PIECES = "tests/gateways/test_bridge_mql.py"
 PROMISES = "tests/gateways/test_conformance.py"
 CARRIER = "tests/dll/test_carrier.py"
+FROZEN = "tests/gateways/test_bridge_frozen_engine.py"
 TIMEOUT_S = 400
 
 
@@ -319,6 +320,30 @@ MUTANTS = [
         "      if(moved)\n         m_prices[place].asked = 0 - PRICE_WANTED_MS;\n      return(moved);",
         tests=EXPERTS,
         among="told_when_they_move and mt5-tcp",
+    ),
+    Mutant(
+        name="a pipe is written to whether anybody reads or not",
+        file="shared/CarrierPipe.mqh",
+        before="if(!HasRoom(length) && !WaitForRoom(length, give_up))",
+        after="if(!HasRoom(length) && start < 0 && !WaitForRoom(length, give_up))",
+        tests=FROZEN,
+        among="mt4-pipe",
+    ),
+    Mutant(
+        name="files are left whether anybody reads them or not",
+        file="shared/CarrierFiles.mqh",
+        before="if(m_sent >= UNREAD_MAX && ",
+        after="if(m_sent < 0 && ",
+        tests=FROZEN,
+        among="mt4-files",
+    ),
+    Mutant(
+        name="an engine that reads by the crumb is waited for",
+        file="mt5/Stream5.mqh",
+        before="while(count > 0 && RunMs() <= give_up)",
+        after="while(count > 0 && give_up > 0)",
+        tests=EXPERTS,
+        among="by_the_crumb",
     ),
 ]
 SHORT = (

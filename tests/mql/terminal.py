@@ -60,6 +60,8 @@ class Host:
         self._server: asyncio.Server | None = None
         self._busy: set[asyncio.Task[None]] = set()
         self.calls: list[list[str]] = []
+        self.asked = 0
+        """How often it was asked for anything."""
 
     @property
     def port(self) -> int:
@@ -85,6 +87,7 @@ class Host:
         try:
             while line := await reader.readline():
                 name, *args = json.loads(line)
+                self.asked += 1
                 try:
                     rows = self.answer(name, args)
                 except Hung:
