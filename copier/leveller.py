@@ -183,7 +183,8 @@ class Leveller:
         if opened:
             filled = sum((deal.lots for deal in opened), ZERO)
             identifier, price = opened[0].position_id, opened[0].price
-            known = replace(leg, state=LegState.OPEN, filled=filled, lots=filled, identifier=identifier, price=price)
+            found_as = replace(leg, ticket=identifier, identifier=identifier, price=price)
+            known = replace(found_as, state=LegState.OPEN, filled=filled, lots=filled)
             follower.put(with_leg(link, known))  # Not in the list, so the next read finds it missing and asks its deals.
             follower.level_within(LOOK_AGAIN_S)
             return

@@ -8,7 +8,7 @@ from copier.gateways.paper_faults import Operation, comment_stripped, delay, emp
 from copier.model import MarginMode, Side
 from tests.simulation.loop import run_shuffled
 from tests.stories.test_faults import codes, flat_when_closed, to
-from tests.world import World, story
+from tests.world import D, World, story
 
 
 def in_any_order(main: Any) -> None:
@@ -115,3 +115,17 @@ def test_an_order_without_tag_and_answer_that_a_hand_closes_before_it_is_seen_is
         await flat_when_closed(world, ticket)
 
     story(to(mode), tell)
+
+
+def test_a_copy_told_by_its_deal_alone_is_closed_once_the_list_shows_it() -> None:
+    async def tell(world: World) -> None:
+        account = world.accounts["f"]
+        account.faults.next(Operation.EXECUTE, never_answered(executed=True) | comment_stripped())
+        ticket = world.buy("EURUSD", "1.00")
+        await world.settle()
+        account.faults.next(Operation.POSITIONS, empty_list(), times=40)
+        await world.settle(9)
+        assert world.link().lots == D("1.00")
+        await flat_when_closed(world, ticket, 20)
+
+    story(to(MarginMode.MT4), tell)
