@@ -38,28 +38,41 @@ class Express:
         """Let every follower that can send what it has just been asked for; wake those that need their turn. Never waits."""
         ready: list[tuple[Follower, Flight]] = []
         for follower in followers:
-            ready += [(follower, flight) for flight in follower.lane.prepare()]
+            ready += [(follower, flight) for flight in follower.lane.prepare()] if follower.resting else []
             if not ready or ready[-1][0] is not follower or follower.memory.dirty:
                 follower.look_if_pressing()
         if ready:
             # Taken in the same step: nobody else may hold what must be durable before these orders leave.
             found = {follower.name: follower for follower, _ in ready}
-            self._start(self._depart(ready, [(follower, follower.memory.take()) for follower in found.values()]))
+            self._start(self._depart_unless_refused(ready, [(follower, follower.memory.take()) for follower in found.values()]))
+
+    async def send_first(self, follower: Follower) -> None:
+        """Let a follower whose turn has come send all that is simple together, before it drives the rest one by one.
+
+        Return once it is durable and on its way. Raise `StoreError` or `Fenced`: then nothing was sent.
+        """
+        ready = [(follower, flight) for flight in follower.lane.prepare()]
+        if ready:
+            await self._depart(ready, [(follower, follower.memory.take())])
+
+    async def _depart_unless_refused(self, ready: list[tuple[Follower, Flight]], unsaved: list[tuple[Follower, Unsaved]]) -> None:
+        try:
+            await self._depart(ready, unsaved)
+        except (StoreError, Fenced) as error:
+            log.info("nothing of %d orders was sent: %s", len(ready), error)
+            for follower, _ in ready:
+                follower.look()  # Its turn meets the same trouble, and tells of it.
 
     async def _depart(self, ready: list[tuple[Follower, Flight]], unsaved: list[tuple[Follower, Unsaved]]) -> None:
         """Make all of it durable in one record, then let every order leave by itself."""
         try:
             await self._ledger.append([entry for _, each in unsaved for entry in each.entries])
-        except (CopierError, asyncio.CancelledError) as error:
+        except (CopierError, asyncio.CancelledError):
             for follower, each in unsaved:
                 follower.memory.give_back(each)
-            for follower, flight in ready:
+            for _, flight in ready:
                 flight.withdraw()
-                follower.look()
-            if not isinstance(error, StoreError | Fenced):
-                raise
-            log.info("nothing of %d orders was sent: %s", len(ready), error)
-            return
+            raise
         for follower, each in unsaved:
             follower.memory.durable(each)
         for follower, flight in ready:

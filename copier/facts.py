@@ -1,5 +1,6 @@
 """What the rules look at when one open is about to be sent: the order, the account, and all that is open or on its way."""
 
+from collections.abc import Sequence
 from decimal import Decimal
 from functools import cached_property
 
@@ -59,6 +60,86 @@ class Exposure(Record, frozen=True, kw_only=True, dict=True, gc=True):
         return of_balance, of_equity
 
 
+class Sums:
+    """What some exposures come to, added up once for all rules that look."""
+
+    __slots__ = (
+        "count", "currencies", "lost_of_balance", "lost_of_equity", "lots", "notional", "of_symbol", "one_way", "sending",
+        "unvalued", "without_stop",
+    )  # fmt: skip
+
+    def __init__(self, exposures: Sequence[Exposure]) -> None:
+        self.count = len(exposures)
+        self.lots = ZERO
+        self.of_symbol: dict[str, Decimal] = {}
+        """Lots by symbol, both directions together."""
+        self.one_way: dict[tuple[str, Side], Decimal] = {}
+        self.sending: list[Exposure] = []
+        """Those that are not in the account's figures yet."""
+        self.without_stop: list[Exposure] = []
+        self.unvalued: Exposure | None = None
+        """The first whose symbol's rules do not say what it is worth; then no sum of money can be trusted."""
+        self.notional = ZERO
+        """In the account's currency, as all below."""
+        self.currencies: dict[str, Decimal] = {}
+        """What they are long (positive) and short."""
+        self.lost_of_balance = ZERO
+        """What the balance loses when the stops of those that have one are hit."""
+        self.lost_of_equity = ZERO
+        for each in exposures:
+            lots, symbol = each.lots, each.symbol
+            way = (symbol, each.side)
+            self.lots += lots
+            self.of_symbol[symbol] = self.of_symbol.get(symbol, ZERO) + lots
+            self.one_way[way] = self.one_way.get(way, ZERO) + lots
+            if each.sending:
+                self.sending.append(each)
+            if not each.stop:
+                self.without_stop.append(each)
+            if each.valued:
+                self._add_money(each)
+            elif self.unvalued is None:
+                self.unvalued = each
+
+    def _add_money(self, each: Exposure) -> None:
+        self.notional += each.notional
+        for currency, worth in each.currencies:
+            self.currencies[currency] = self.currencies.get(currency, ZERO) + worth
+        if each.stop:
+            of_balance, of_equity = each.lost_at_stop
+            self.lost_of_balance += of_balance
+            self.lost_of_equity += of_equity
+
+
+class Exposures(tuple[Exposure, ...]):
+    """All that is open at an account or on its way, and what it comes to."""
+
+    @cached_property
+    def sums(self) -> Sums:
+        """What all of it comes to."""
+        return Sums(self)
+
+    @cached_property
+    def _by_relation(self) -> dict[str, Sums]:
+        return {}
+
+    def weigh(self) -> None:
+        """Compute ahead what the rules will ask of each."""
+        for each in self:
+            if each.valued:
+                _ = each.notional, each.currencies, each.stop and each.lost_at_stop
+
+    def sums_of(self, relation: str) -> Sums:
+        """Return what comes of one relation; "" is all of the account."""
+        if not relation:
+            return self.sums
+        found = self._by_relation.get(relation)
+        if found is None:
+            own = tuple(each for each in self if each.relation == relation)
+            found = self._by_relation[relation] = self.sums if len(own) == len(self) else Sums(own)
+        return found
+
+
 def valued(spec: SymbolSpec | None) -> bool:
     """Return whether a symbol's rules say what a position in it is worth."""
     return spec is not None and min(spec.tick_size, spec.tick_value, spec.tick_value_loss, spec.point) > 0
@@ -98,7 +179,7 @@ class OrderFacts(Record, frozen=True, kw_only=True):
     commission_per_lot: Decimal = ZERO
     """Money for opening and closing one lot."""
     account: Account
-    exposures: tuple[Exposure, ...] = ()
+    exposures: Exposures = Exposures()
     """All of the account: ours, other hands', on their way, and earlier orders of the same burst."""
 
     @property
@@ -143,9 +224,8 @@ def margin_used_after(facts: OrderFacts, lots: Decimal) -> Decimal | None:
     if needed is None:
         return None
     used = facts.account.margin + lots * needed
-    for each in facts.exposures:
-        if each.sending:
-            if each.spec is None or each.spec.margin_per_lot is None:
-                return None
-            used += each.lots * each.spec.margin_per_lot
+    for each in facts.exposures.sums.sending:
+        if each.spec is None or each.spec.margin_per_lot is None:
+            return None
+        used += each.lots * each.spec.margin_per_lot
     return used

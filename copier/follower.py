@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import logging
 import math
+from collections.abc import Awaitable, Callable
 from decimal import Decimal
 
 import msgspec
@@ -38,6 +39,8 @@ replace = msgspec.structs.replace
 
 PAUSE_MIN_S = 0.2
 PAUSE_MAX_S = 30.0
+CONFIRM_S = 0.1
+"""How long after an answered close a fresh read confirms it: one read for those of a moment."""
 RECONNECT_PAUSE_MAX_S = 5.0
 """An account that cannot be reached is asked again so often at least: what waits for it is late already."""
 STEPS_MAX = 50
@@ -59,7 +62,9 @@ class Follower:
         remembered: Remembered,
         reconcile_s: float = 30.0,
         term: Term | None = None,
+        send_first: "Callable[[Follower], Awaitable[None]]",
     ) -> None:
+        """`send_first` lets go, the short way, what of a turn is simple."""
         self.name = name
         self.settings = settings
         self.error = ""
@@ -79,9 +84,12 @@ class Follower:
         self._intake = Intake(self.memory)
         self._resting = False
         """Its turn waits for something to do."""
+        self._recording = False
+        """Its turn has done all there was to do, and makes it durable."""
         self._alarm: asyncio.TimerHandle | None = None
         self._closes_by_hours = any(closes_at_end(copy.filters) for copy in settings.copies)
         self._reconcile_s = reconcile_s
+        self._send_first = send_first
         self._wake = asyncio.Event()
         self._again: dict[LinkName, tuple[float, float]] = {}
         """When a link that was refused something may ask again, and the pause it has by then."""
@@ -143,7 +151,7 @@ class Follower:
     @property
     def resting(self) -> bool:
         """Whether nothing is under way and nothing due: the account is known, and the turn waits for something to do."""
-        if not self._resting or self.error or self._ending.is_set() or self._wake.is_set():
+        if not (self._resting or self._recording) or self.error or self._ending.is_set() or self._wake.is_set():
             return False
         return self._level_at > asyncio.get_running_loop().time()
 
@@ -160,7 +168,7 @@ class Follower:
         """Take note that a leg's whole close was answered, or may be on its way; a fresh read must confirm it."""
         self.memory.believe(link)
         self._closed_s[leg.tag] = asyncio.get_running_loop().time()
-        self.level_within(0.0 if link.cut is None or link.cut.answered else PAUSE_MIN_S)
+        self.level_within(CONFIRM_S if link.cut is None or link.cut.answered else PAUSE_MIN_S)
 
     def refused(self, name: LinkName, refusal: NotDone) -> None:
         """Ask again later for what was refused."""
@@ -184,7 +192,7 @@ class Follower:
             facts = next((relation.facts for relation in self.memory.relations.values() if relation.facts is not None), None)
             try:
                 await self.standing.read_ahead(facts, age_min_ms)
-                self.standing.weigh(self.standing.exposures(self.memory.living.values(), self.leveller.foreign_positions))
+                self.standing.exposures(self.memory.living.values(), self.leveller.foreign_positions).weigh()
             except GatewayError:
                 self.level_within(PAUSE_MIN_S)  # A read of the positions tells whether the account is gone, and says so.
 
@@ -292,6 +300,11 @@ class Follower:
             self._level_at = asyncio.get_running_loop().time() + self._reconcile_s
             return
         self._enforce()
+        if self.memory.dirty and not self.error and not self._ending.is_set():
+            await self._send_first(self)
+            if not self.memory.dirty and self._level_at > asyncio.get_running_loop().time():
+                return  # What is in the air is recorded when it lands.
+            await self.lane.landed()
         now = asyncio.get_running_loop().time()
         self._again = {name: value for name, value in self._again.items() if value[0] > now or name in self.memory.dirty}
         for name in [name for name in self.memory.dirty if self._again.get(name, (0.0, 0.0))[0] <= now]:
@@ -302,7 +315,11 @@ class Follower:
         if now >= self._level_at or asyncio.get_running_loop().time() >= self._level_at:
             self._level_at = asyncio.get_running_loop().time() + self._reconcile_s
             await self.leveller.level()
-        await self.memory.commit()
+        self._recording = True
+        try:
+            await self.memory.commit()
+        finally:
+            self._recording = False
 
     async def _follow_on(self, name: LinkName) -> None:
         """Do what one link wants; what fails is wanted again, and holds up the others only where the account is gone."""
@@ -539,7 +556,8 @@ class Follower:
         self.memory.believe(link)
         if net is None and not lots_after:
             self._closed_s[leg.tag] = now
-        self.level_within(0.0 if link.cut is None or link.cut.answered else PAUSE_MIN_S)
+        answered = link.cut is None or link.cut.answered
+        self.level_within(PAUSE_MIN_S if not answered else CONFIRM_S if not lots_after else 0.0)
         if net is not None and link.cut is None:
             left = next(each for each in link.legs if each.tag == leg.tag)
             self.memory.note_cut(link, leg, left.lots)

@@ -1,7 +1,7 @@
 """One follower's short way: what is simple and certain leaves at once, planned on what was read beforehand.
 
-It does nothing that the follower's own turn would not do, and only while that turn rests: a new position on an account that keeps
-tickets, or the whole close of one, with nothing of unknown outcome anywhere. Everything else waits for the turn.
+It does nothing that the follower's own turn would not do, and only while that turn rests or lets it go first: a new position on
+an account that keeps tickets, or the whole close of one, with nothing of unknown outcome anywhere. The rest is the turn's.
 """
 
 import asyncio
@@ -60,7 +60,7 @@ class Lane:
         """Return what is ready to be journaled and to leave, each already part of what is believed. Never waits."""
         follower = self._follower
         memory = follower.memory
-        if not memory.dirty or not follower.resting or not self._certain():
+        if not memory.dirty or not self._certain():
             return []
         flights = []
         for name in list(memory.dirty):

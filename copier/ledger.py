@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from copier import audit, wire
 from copier import database as db
 from copier.clock import Clock
-from copier.database import Database, may_write, upsert
+from copier.database import Database, insert_many, may_write, upsert
 from copier.diff import View
 from copier.durations import Durations
 from copier.errors import Fenced
@@ -186,19 +186,20 @@ class Ledger:
         The others do that with theirs. Nobody's rows come too late: who takes a follower over brings everything up to date first.
         """
         if self._unprojected:
-            await self._bring(self.owner)
+            await self._bring(self.owner, self._unprojected[-1][0])
 
     async def catch_up(self) -> None:
         """Bring the tables up to date with every owner's journal: what faces do before they read."""
         await self._bring(None)
 
-    async def _bring(self, owner: str | None) -> None:
+    async def _bring(self, owner: str | None, newest: int | None = None) -> None:
+        """Bring the tables up to date with an owner's rows up to this one; with everyone's, and all of them, where not said."""
         seen = len(self._unprojected)
 
         def work(connection: sa.Connection) -> int:
             if not may_write(connection, db.links):  # Who may only read sees what the engine has brought up to date.
                 return 0
-            rows = self._journal_after(connection, PROJECTED_AT_ONCE, owner)
+            rows = self._journal_after(connection, PROJECTED_AT_ONCE, owner, newest)
             self._project(connection, rows)
             return len(rows)
 
@@ -207,7 +208,7 @@ class Ledger:
         del self._unprojected[:seen]
 
     def _journal_after(
-        self, connection: sa.Connection, entries_max: float = math.inf, owner: str | None = None
+        self, connection: sa.Connection, entries_max: float = math.inf, owner: str | None = None, newest: int | None = None
     ) -> list[tuple[int, str, list[JournalEntry]]]:
         """Return what is journaled and not in the tables, oldest first, up to the row with which it is so many entries."""
         # Per owner: on a server with many writers a lower number may become visible after a higher one.
@@ -221,6 +222,8 @@ class Ledger:
         )
         if owner is not None:
             query = query.where(db.journal.c.owner == owner)
+        if newest is not None:
+            query = query.where(db.journal.c.seq <= newest)
         if entries_max < math.inf:
             query = query.limit(ROWS_AT_ONCE)
         own = dict(self._unprojected)
@@ -245,8 +248,7 @@ class Ledger:
         upsert(connection, db.links, [_link_row(link, now) for link in links.values()])
         upsert(connection, db.readings, [{"follower": f, "master": m, "entry": e} for (f, m), e in readings.items()])
         upsert(connection, db.facts, [{"follower": f, "name": n, "body": b} for (f, n), b in facts.items()])
-        if receipts:
-            connection.execute(sa.insert(db.receipts), [_receipt_row(receipt) for receipt in receipts])
+        insert_many(connection, db.receipts, [_receipt_row(receipt) for receipt in receipts])
         newest = {owner: seq for seq, owner, _ in rows}
         upsert(connection, db.projected, [{"owner": owner, "seq": seq} for owner, seq in newest.items()])
 

@@ -125,7 +125,7 @@ class SymbolSpec(Record, frozen=True, kw_only=True):
     @property
     def usable(self) -> bool:
         """Whether volumes and prices can be laid on its steps at all; what a tick is worth is another question."""
-        steps = all(_is_step(step) for step in (self.point, self.tick_size, self.contract_size))
+        steps = _is_step(self.point) and _is_step(self.tick_size) and _is_step(self.contract_size)
         known_max = self.volume_max.is_finite() and self.volume_max >= 0
         return steps and self.divides_lots and known_max and 0 <= self.stops_level < 10**STEP_DIGITS_MAX
 

@@ -9,6 +9,7 @@ can no longer land. Netting accounts show one position per symbol: there our par
 
 from collections.abc import Iterable, Sequence
 from decimal import Decimal
+from functools import cached_property
 from typing import NamedTuple
 
 import msgspec
@@ -23,7 +24,7 @@ GAP_MAX_MS = 2_000
 """Two reads say nothing of more than so long between them: each list may have been wrong for reasons of its own."""
 
 
-class Book(msgspec.Struct, kw_only=True):
+class Book(msgspec.Struct, kw_only=True, dict=True):
     """A follower's account as one fresh read showed it."""
 
     mode: MarginMode
@@ -38,7 +39,7 @@ class Book(msgspec.Struct, kw_only=True):
         """Return the position with this ticket."""
         return self._tickets.get(ticket)
 
-    @property
+    @cached_property
     def _tickets(self) -> dict[int, Position]:
         return {position.ticket: position for position in self.positions}
 
@@ -126,8 +127,11 @@ def _position_of(link: Link, leg: Leg, cut: Cut | None, book: Book, owned: dict[
         return owned.get(position.ticket, leg.tag) == leg.tag
 
     if leg.ticket:
+        listed = book.ticket(leg.ticket)
+        if listed is not None:
+            return listed
         for position in book.positions:
-            if position.ticket == leg.ticket or (position.identifier == (leg.identifier or leg.ticket) and free(position)):
+            if position.identifier == (leg.identifier or leg.ticket) and free(position):
                 return position
         for position in book.positions:
             if position.parent == leg.ticket and free(position):
@@ -148,6 +152,8 @@ def _is_rest(position: Position, leg: Leg, cut: Cut) -> bool:
 
 def seen(leg: Leg, position: Position, cut: Cut | None, book: Book) -> tuple[Leg, Cut | None]:
     """Return what to believe of a leg whose position is there, and what is left to wait for."""
+    if (cut is None or cut.tag != leg.tag) and _as_believed(leg, position):
+        return leg, cut
     believed = replace(
         leg,
         state=LegState.OPEN,
@@ -163,6 +169,13 @@ def seen(leg: Leg, position: Position, cut: Cut | None, book: Book) -> tuple[Leg
         return replace(believed, lots=position.lots), None
     filled = max(leg.filled, position.lots)
     return replace(believed, filled=filled, lots=position.lots), cut
+
+
+def _as_believed(leg: Leg, position: Position) -> bool:
+    """Return whether a position is just what is believed of its leg, as most are in most reads."""
+    same = leg.state is LegState.OPEN and leg.ticket == position.ticket and leg.identifier == position.identifier
+    levels = leg.stop_loss == position.stop_loss and leg.take_profit == position.take_profit
+    return same and levels and leg.lots == position.lots <= leg.filled and leg.price != 0
 
 
 def with_leg(link: Link, leg: Leg) -> Link:

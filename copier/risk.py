@@ -4,12 +4,12 @@ A rule answers nothing (it is content), `Room` (so many lots would do), or `Refu
 and positions of other hands count as open. Nothing here is ever asked about a close or a reduction.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from decimal import Decimal
 
 import msgspec
 
-from copier.facts import Exposure, LossRoom, OrderFacts, Scope, currencies, margin_used_after, notional, valued
+from copier.facts import LossRoom, OrderFacts, Scope, Sums, currencies, margin_used_after, notional, valued
 from copier.model import ZERO, Record, Refused, SymbolSpec
 from copier.policy import AboveLimit, Metric, RiskPolicy, WorstCasePolicy, matches
 from copier.steps import ceil_to, floor_to, plain
@@ -103,10 +103,10 @@ def _leverage(policy: RiskPolicy, scope: Scope, facts: OrderFacts) -> Answer:
     if most is None:
         return None
     setting = "trade.leverage_max"
-    unvalued = _unvalued(facts.exposures, scope, setting, facts)
+    unvalued = _unvalued(facts.exposures.sums, scope, setting, facts)
     if unvalued:
         return unvalued
-    held = sum([each.notional for each in facts.exposures], ZERO)
+    held = facts.exposures.sums.notional
     each = notional(facts.quote.spec, facts.price)
     may = _equity(facts) * most
     if held + facts.lots * each <= may:
@@ -124,7 +124,7 @@ def _positions(policy: RiskPolicy, scope: Scope, facts: OrderFacts) -> Answer:
     most = policy.open.positions_max
     if most is None:
         return None
-    count = sum(1 for each in facts.exposures if _counts(each, scope))
+    count = facts.exposures.sums_of(scope.relation).count
     if count + facts.orders <= most:
         return None
     text = f"{count} positions are open or on their way, {most} is the most with this one"
@@ -135,7 +135,7 @@ def _open_lots(policy: RiskPolicy, scope: Scope, facts: OrderFacts) -> Answer:
     most = policy.open.lots_max
     if most is None:
         return None
-    held = sum((each.lots for each in facts.exposures if _counts(each, scope)), ZERO)
+    held = facts.exposures.sums_of(scope.relation).lots
     if held + facts.lots <= most:
         return None
     text = f"{plain(held)} lots are open or on their way, {plain(most)} is the most with this trade"
@@ -150,7 +150,7 @@ def _symbol_lots(policy: RiskPolicy, scope: Scope, facts: OrderFacts) -> Answer:
             break
     if most is None:
         return None
-    held = sum((each.lots for each in facts.exposures if each.symbol == facts.symbol and _counts(each, scope)), ZERO)
+    held = facts.exposures.sums_of(scope.relation).of_symbol.get(facts.symbol, ZERO)
     if held + facts.lots <= most:
         return None
     text = f"{plain(held)} lots of {facts.symbol} are open or on their way, {plain(most)} is the most with this trade"
@@ -161,7 +161,7 @@ def _volume_limit(_policy: RiskPolicy, scope: Scope, facts: OrderFacts) -> Answe
     most = facts.quote.spec.volume_limit
     if most <= 0:
         return None
-    held = sum((e.lots for e in facts.exposures if e.symbol == facts.symbol and e.side is facts.side), ZERO)
+    held = facts.exposures.sums.one_way.get((facts.symbol, facts.side), ZERO)
     if held + facts.lots <= most:
         return None
     text = f"the broker allows {plain(most)} lots of {facts.symbol} in one direction, {plain(held)} are open or on their way"
@@ -172,14 +172,11 @@ def _currency(policy: RiskPolicy, scope: Scope, facts: OrderFacts) -> Answer:
     most = policy.open.currency_money_max
     if most is None:
         return None
-    counted = [each for each in facts.exposures if _counts(each, scope)]
+    counted = facts.exposures.sums_of(scope.relation)
     unvalued = _unvalued(counted, scope, "open.currency_money_max", facts)
     if unvalued:
         return unvalued
-    held: dict[str, Decimal] = {}
-    for one in counted:
-        for currency, worth in one.currencies:
-            held[currency] = held.get(currency, ZERO) + worth
+    held = counted.currencies
     worst: Room | None = None
     for currency, per_lot in currencies(facts.quote.spec, facts.side.sign, facts.price):
         before = held.get(currency, ZERO)
@@ -296,21 +293,19 @@ def _loss_per_lot(worst: WorstCasePolicy, scope: Scope, facts: OrderFacts) -> De
 
 def _losses_at_stops(worst: WorstCasePolicy, scope: Scope, facts: OrderFacts) -> tuple[Decimal, Decimal] | Refused:
     """Return what the balance and the equity lose when every open stop is hit; a locked-in gain is no gain here."""
-    of_balance = of_equity = ZERO
-    unvalued = _unvalued(facts.exposures, scope, "worst_case", facts)
+    sums = facts.exposures.sums
+    unvalued = _unvalued(sums, scope, "worst_case", facts)
     if unvalued:
         return unvalued
-    for each in facts.exposures:
+    of_balance, of_equity = sums.lost_of_balance, sums.lost_of_equity
+    for each in sums.without_stop:
         if each.spec is None:
             continue
-        if each.stop:
-            lost = each.lost_at_stop
-        else:
-            assumed = _assumed(worst, each.current, each.spec)
-            if assumed is None:
-                text = f"a position in {each.symbol} has no stop and none is assumed, so the worst case has no bound"
-                return _no("position_without_stop", scope, "worst_case.assumed_stop_points", text, facts, symbol=each.symbol)
-            lost = each.lost_at(each.current - each.side.sign * assumed)
+        assumed = _assumed(worst, each.current, each.spec)
+        if assumed is None:
+            text = f"a position in {each.symbol} has no stop and none is assumed, so the worst case has no bound"
+            return _no("position_without_stop", scope, "worst_case.assumed_stop_points", text, facts, symbol=each.symbol)
+        lost = each.lost_at(each.current - each.side.sign * assumed)
         of_balance += lost[0]
         of_equity += lost[1]
     return of_balance, of_equity
@@ -324,19 +319,15 @@ def _assumed(worst: WorstCasePolicy, price: Decimal, spec: SymbolSpec) -> Decima
     return None
 
 
-def _unvalued(exposures: Iterable[Exposure], scope: Scope, setting: str, facts: OrderFacts) -> Refused | None:
-    for each in exposures:
-        if not each.valued:
-            text = f"a position in {each.symbol} cannot be valued: its symbol's rules are not known"
-            return _no("exposure_unknown", scope, setting, text, facts, symbol=each.symbol)
+def _unvalued(sums: Sums, scope: Scope, setting: str, facts: OrderFacts) -> Refused | None:
+    if sums.unvalued is not None:
+        symbol = sums.unvalued.symbol
+        text = f"a position in {symbol} cannot be valued: its symbol's rules are not known"
+        return _no("exposure_unknown", scope, setting, text, facts, symbol=symbol)
     if not valued(facts.quote.spec):
         text = f"{facts.symbol} cannot be valued: its tick value is not known"
         return _no("symbol_spec_unusable", scope, setting, text, facts)
     return None
-
-
-def _counts(each: Exposure, scope: Scope) -> bool:
-    return not scope.relation or each.relation == scope.relation
 
 
 def _equity(facts: OrderFacts) -> Decimal:

@@ -11,7 +11,7 @@ import msgspec
 from copier import wire
 from copier.clock import Clock
 from copier.errors import GatewayError, Unavailable
-from copier.facts import Exposure, LossRoom
+from copier.facts import Exposure, Exposures, LossRoom
 from copier.gateway import Gateway, Tells
 from copier.ledger import FactKept, Remembered
 from copier.limits import LimitState, Money, Observation, active, observe, rearm, room
@@ -70,7 +70,8 @@ class Standing:
         self._rate: tuple[str, Decimal | None] = ("", None)
         self._unaccounted: set[str] = set()
         """Tags of orders filled since the account was read: its figures may not hold them yet."""
-        self._exposed: dict[str, tuple[Leg, Decimal, Quote | None, Exposure]] = {}
+        self._exposed: dict[str, tuple[Leg, Decimal, Exposure]] = {}
+        """By tag: what was last computed of a leg, and what of."""
         self.silent: dict[str, str] = {}
         """Masters that nothing is heard of and for which nothing is opened meanwhile, and in words since when."""
         self._controls: Mapping[str, str] = {}
@@ -161,6 +162,9 @@ class Standing:
         quote = await self._gateway.get_quote(symbol)
         if quote.account != self.account.account:
             raise Unavailable(f"expected {self.account.account}, the terminal shows another account", account=quote.account)
+        before = self._quotes.get(symbol)
+        if before is not None and before.spec == quote.spec:
+            quote = msgspec.structs.replace(quote, spec=before.spec)  # What was computed by these rules still holds.
         self._quotes[symbol] = quote
         self._quoted_ms.pop(symbol, None)  # The last asked for stand last.
         self._quoted_ms[symbol] = asked_ms
@@ -212,18 +216,17 @@ class Standing:
 
     # What is open --------------------------------------------------------------------------------------------------------
 
-    def weigh(self, exposures: Iterable[Exposure]) -> None:
-        """Compute what of each position the rules will ask for."""
-        for each in exposures:
-            if each.valued:
-                _ = each.notional, each.currencies, each.stop and each.lost_at_stop
+    def exposures(self, links: Iterable[Link], foreign: Iterable[Position]) -> Exposures:
+        """Return all that is open or on its way: our legs by belief, other hands' positions by the last read.
 
-    def exposures(self, links: Iterable[Link], foreign: Iterable[Position]) -> tuple[Exposure, ...]:
-        """Return all that is open or on its way: our legs by belief, other hands' positions by the last read."""
+        What the broker has said to be closed counts no more, though no read has confirmed it yet.
+        """
         found = []
         for link in links:
+            cut = link.cut
+            gone = cut.tag if cut is not None and cut.answered and not cut.lots_after else ""
             for leg in link.legs:
-                if leg.living:
+                if leg.living and leg.tag != gone:
                     found.append(self._exposure(link, leg))
         for position in foreign:
             found.append(
@@ -238,18 +241,20 @@ class Standing:
                     spec=self.spec(position.symbol),
                 )
             )
-        return tuple(found)
+        return Exposures(found)
 
     def _exposure(self, link: Link, leg: Leg) -> Exposure:
         quote = self._quotes.get(link.symbol)
         sending = leg.state is not LegState.OPEN or leg.tag in self._unaccounted
-        known = self._exposed.get(leg.tag)
-        same = known is not None and known[0] is leg and known[1] is link.stop_loss and known[2] is quote
-        if same and known is not None and known[3].sending is sending:
-            return known[3]
-        lots = leg.lots if leg.state is LegState.OPEN else leg.asked
         price, stop = leg.price, leg.stop_loss
         now = quote.price_to_close(link.side) if quote is not None else price
+        spec = self.spec(link.symbol)
+        known = self._exposed.get(leg.tag)
+        if known is not None and known[0] is leg and known[1] is link.stop_loss:
+            exposure = known[2]
+            if exposure.current == now and exposure.spec is spec and exposure.sending is sending:
+                return exposure
+        lots = leg.lots if leg.state is LegState.OPEN else leg.asked
         policy = next(copy for copy in self._settings.copies if copy.master == link.master)
         exposure = Exposure(
             symbol=link.symbol,
@@ -259,13 +264,13 @@ class Standing:
             current=now,
             stop=stop or link.stop_loss,
             commission=commission_per_lot(link.symbol, policy.symbols) * lots,
-            spec=self.spec(link.symbol),
+            spec=spec,
             relation=link.master,
             sending=sending,
         )
         if len(self._exposed) > EXPOSED_MAX:
             self._exposed.clear()
-        self._exposed[leg.tag] = (leg, link.stop_loss, quote, exposure)
+        self._exposed[leg.tag] = (leg, link.stop_loss, exposure)
         return exposure
 
     # Limits ------------------------------------------------------------------------------------------------------------

@@ -110,6 +110,7 @@ class Worker:
                 remembered=remembered,
                 reconcile_s=self._reconcile_s,
                 term=self._term,
+                send_first=self._express.send_first,
             )
             follower.standing.set_controls(controls)
             self.followers[name] = follower

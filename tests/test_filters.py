@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from copier.facts import Exposure, OrderFacts, margin_used_after
+from copier.facts import Exposure, Exposures, OrderFacts, margin_used_after
 from copier.filters import (
     check_existing,
     check_filters,
@@ -97,7 +97,8 @@ def order(symbol: SymbolSpec | None = None, **changes: Any) -> OrderFacts:
         "age_ms": 500,
         "account": account(),
     }
-    return OrderFacts(**(values | changes))
+    values |= changes
+    return OrderFacts(**(values | {"exposures": Exposures(values.get("exposures", ()))}))
 
 
 def filtered(now_ms: int = 0, *, master: MasterPosition | None = None, **policy: Any) -> Refused | None:
