@@ -15,7 +15,7 @@ from benchmarks.measures import Bar, Step, Summary, counts, keep, say, summary, 
 from copier import wire
 from copier.clock import SystemClock
 from copier.diff import View, apply, diff
-from copier.facts import Exposure, Exposures
+from copier.facts import Exposure, Held
 from copier.link import Link
 from copier.model import Account, Change, MarginMode, MasterFacts, Opened, Quote, Refused, Side
 from copier.plan import OpenFacts, plan_open
@@ -73,7 +73,7 @@ def _planning(opened: Opened, master: MasterFacts) -> Callable[[], object]:
     link = Link(follower="f", master="m", key="1.1", position=opened.position, absent_ms=now, master_price=D("1.1001"))
     facts = OpenFacts(
         now_ms=now, mode=Mode.LIVE, account=account, account_ms=now, quote=quote, quote_ms=now, master=master, master_spec=SPEC,
-        rate=D(1), exposures=Exposures((held,) * HELD),
+        rate=D(1), exposures=Held((held,) * HELD),
     )  # fmt: skip
     risk = FollowerRisk()
     return lambda: plan_open(policy, risk, link, opened.position.lots, facts)

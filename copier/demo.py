@@ -15,8 +15,7 @@ from copier.clock import Clock
 from copier.errors import CopierError
 from copier.gateways.opening import FIRST_PRICES, PaperWorld, name_at, spread_of
 from copier.gateways.paper import PaperGateway
-from copier.link import Link
-from copier.memory import LinkName
+from copier.link import Link, LinkName
 from copier.model import ZERO, Deal, DealEntry, Receipt, Record, Verdict
 from copier.settings import PaperSettings, Settings, parse
 from copier.words import Latency, copied_stamps, hops, mean_slippage, sentence, was_resized

@@ -1,8 +1,10 @@
 """What the rules look at when one open is about to be sent: the order, the account, and all that is open or on its way."""
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Iterable
 from decimal import Decimal
 from functools import cached_property
+
+import msgspec
 
 from copier.model import ZERO, Account, Quote, Record, Side, SymbolSpec
 from copier.policy import Metric
@@ -61,83 +63,103 @@ class Exposure(Record, frozen=True, kw_only=True, dict=True, gc=True):
 
 
 class Sums:
-    """What some exposures come to, added up once for all rules that look."""
+    """What some exposures come to; money is in the account's currency."""
 
     __slots__ = (
         "count", "currencies", "lost_of_balance", "lost_of_equity", "lots", "notional", "of_symbol", "one_way", "sending",
         "unvalued", "without_stop",
     )  # fmt: skip
 
-    def __init__(self, exposures: Sequence[Exposure]) -> None:
-        self.count = len(exposures)
+    def __init__(self) -> None:
+        self.count = 0
         self.lots = ZERO
         self.of_symbol: dict[str, Decimal] = {}
         """Lots by symbol, both directions together."""
         self.one_way: dict[tuple[str, Side], Decimal] = {}
-        self.sending: list[Exposure] = []
+        self.sending: dict[int, Exposure] = {}
         """Those that are not in the account's figures yet."""
-        self.without_stop: list[Exposure] = []
-        self.unvalued: Exposure | None = None
-        """The first whose symbol's rules do not say what it is worth; then no sum of money can be trusted."""
+        self.without_stop: dict[int, Exposure] = {}
+        self.unvalued: dict[int, Exposure] = {}
+        """Those whose symbol's rules do not say what they are worth; while there are any, no sum of money can be trusted."""
         self.notional = ZERO
-        """In the account's currency, as all below."""
         self.currencies: dict[str, Decimal] = {}
         """What they are long (positive) and short."""
         self.lost_of_balance = ZERO
         """What the balance loses when the stops of those that have one are hit."""
         self.lost_of_equity = ZERO
-        for each in exposures:
-            lots, symbol = each.lots, each.symbol
-            way = (symbol, each.side)
-            self.lots += lots
-            self.of_symbol[symbol] = self.of_symbol.get(symbol, ZERO) + lots
-            self.one_way[way] = self.one_way.get(way, ZERO) + lots
-            if each.sending:
-                self.sending.append(each)
-            if not each.stop:
-                self.without_stop.append(each)
-            if each.valued:
-                self._add_money(each)
-            elif self.unvalued is None:
-                self.unvalued = each
 
-    def _add_money(self, each: Exposure) -> None:
-        self.notional += each.notional
+    def add(self, each: Exposure) -> None:
+        """Count one more."""
+        self._count(each, 1)
+        for kept, counts in self._apart(each):
+            if counts:
+                kept[id(each)] = each
+
+    def remove(self, each: Exposure) -> None:
+        """Count one no more, which was added before."""
+        self._count(each, -1)
+        for kept, counts in self._apart(each):
+            if counts:
+                del kept[id(each)]
+
+    def _apart(self, each: Exposure) -> tuple[tuple[dict[int, Exposure], bool], ...]:
+        return (self.sending, each.sending), (self.without_stop, not each.stop), (self.unvalued, not each.valued)
+
+    def _count(self, each: Exposure, sign: int) -> None:
+        lots, symbol = each.lots * sign, each.symbol
+        way = (symbol, each.side)
+        self.count += sign
+        self.lots += lots
+        self.of_symbol[symbol] = self.of_symbol.get(symbol, ZERO) + lots
+        self.one_way[way] = self.one_way.get(way, ZERO) + lots
+        if not each.valued:
+            return
+        self.notional += each.notional * sign
         for currency, worth in each.currencies:
-            self.currencies[currency] = self.currencies.get(currency, ZERO) + worth
+            self.currencies[currency] = self.currencies.get(currency, ZERO) + worth * sign
         if each.stop:
             of_balance, of_equity = each.lost_at_stop
-            self.lost_of_balance += of_balance
-            self.lost_of_equity += of_equity
+            self.lost_of_balance += of_balance * sign
+            self.lost_of_equity += of_equity * sign
 
 
-class Exposures(tuple[Exposure, ...]):
+_NOTHING = Sums()
+
+
+class Held:
     """All that is open at an account or on its way, and what it comes to."""
 
-    @cached_property
-    def sums(self) -> Sums:
+    __slots__ = ("_of", "_of_relation", "sums")
+
+    def __init__(self, exposures: Iterable[Exposure] = ()) -> None:
+        self._of: dict[Hashable, tuple[Exposure, ...]] = {}
+        self.sums = Sums()
         """What all of it comes to."""
-        return Sums(self)
+        self._of_relation: dict[str, Sums] = {}
+        for number, each in enumerate(exposures):
+            self.put(number, (each,))
 
-    @cached_property
-    def _by_relation(self) -> dict[str, Sums]:
-        return {}
-
-    def weigh(self) -> None:
-        """Compute ahead what the rules will ask of each."""
-        for each in self:
-            if each.valued:
-                _ = each.notional, each.currencies, each.stop and each.lost_at_stop
+    def put(self, name: Hashable, exposures: tuple[Exposure, ...]) -> None:
+        """Have these exposures under a name, in place of those before."""
+        before = self._of.get(name, ())
+        if before == exposures:
+            return
+        for each in before:
+            self.sums.remove(each)
+            if each.relation:
+                self._of_relation[each.relation].remove(each)
+        for each in exposures:
+            self.sums.add(each)
+            if each.relation:
+                self._of_relation.setdefault(each.relation, Sums()).add(each)
+        if exposures:
+            self._of[name] = exposures
+        else:
+            del self._of[name]
 
     def sums_of(self, relation: str) -> Sums:
         """Return what comes of one relation; "" is all of the account."""
-        if not relation:
-            return self.sums
-        found = self._by_relation.get(relation)
-        if found is None:
-            own = tuple(each for each in self if each.relation == relation)
-            found = self._by_relation[relation] = self.sums if len(own) == len(self) else Sums(own)
-        return found
+        return self._of_relation.get(relation, _NOTHING) if relation else self.sums
 
 
 def valued(spec: SymbolSpec | None) -> bool:
@@ -179,7 +201,7 @@ class OrderFacts(Record, frozen=True, kw_only=True):
     commission_per_lot: Decimal = ZERO
     """Money for opening and closing one lot."""
     account: Account
-    exposures: Exposures = Exposures()
+    exposures: Held = msgspec.field(default_factory=Held)
     """All of the account: ours, other hands', on their way, and earlier orders of the same burst."""
 
     @property
@@ -224,7 +246,7 @@ def margin_used_after(facts: OrderFacts, lots: Decimal) -> Decimal | None:
     if needed is None:
         return None
     used = facts.account.margin + lots * needed
-    for each in facts.exposures.sums.sending:
+    for each in facts.exposures.sums.sending.values():
         if each.spec is None or each.spec.margin_per_lot is None:
             return None
         used += each.lots * each.spec.margin_per_lot

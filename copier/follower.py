@@ -18,13 +18,14 @@ from copier.clock import Clock
 from copier.errors import CopierError, Fenced, GatewayError, Rejected, StoreError, Unavailable
 from copier.filters import closes_at_end, hours_over
 from copier.gateway import Gateway
+from copier.holdings import Holdings
 from copier.intake import Intake
 from copier.lane import Lane
 from copier.leases import Term
 from copier.ledger import Ledger, ReceiptKept, Remembered
 from copier.leveller import Leveller
-from copier.link import Leg, LegState, Link, LinkState
-from copier.memory import LinkName, Memory, Relation
+from copier.link import Leg, LegState, Link, LinkName, LinkState
+from copier.memory import Memory, Relation
 from copier.model import ZERO, MarginMode, MasterPosition, Position, Receipt, Verdict
 from copier.opens import Opens
 from copier.orders import ORDER_LIFE_MS, NotDone, Orders
@@ -79,7 +80,9 @@ class Follower:
         self.standing = Standing(name, settings, gateway, clock, remembered)
         self.orders = Orders(name, gateway, clock, token, self.memory.save, term)
         self.leveller = Leveller(self)
-        self._opens = Opens(self.memory, self.standing, self.leveller, self.orders, self, token=token, risk=settings.risk)
+        self._holdings = Holdings(self.memory, self.standing, settings)
+        known = (self.memory, self.standing, self.leveller, self._holdings)
+        self._opens = Opens(*known, self.orders, self, token=token, risk=settings.risk)
         self.lane = Lane(self, self._opens)
         self._intake = Intake(self.memory)
         self._resting = False
@@ -192,7 +195,7 @@ class Follower:
             facts = next((relation.facts for relation in self.memory.relations.values() if relation.facts is not None), None)
             try:
                 await self.standing.read_ahead(facts, age_min_ms)
-                self.standing.exposures(self.memory.living.values(), self.leveller.foreign_positions).weigh()
+                self._holdings.look(self.leveller.foreign_positions)
             except GatewayError:
                 self.level_within(PAUSE_MIN_S)  # A read of the positions tells whether the account is gone, and says so.
 

@@ -76,13 +76,13 @@ class Intake:
 
     def _accept_open(self, relation: Relation, event: Opened | ScaledIn | Reversed, price: Decimal) -> None:
         if event.spec is not None:
-            relation.specs[event.position.symbol] = event.spec
+            relation.learn({event.position.symbol: event.spec})
         if relation.gap or not relation.started:
             return  # What is missing may be its close: the next snapshot says what is really open.
         self._want(event.master, event.position, event, absent_ms=event.absent_ms, price=price)
 
     def _accept_snapshot(self, relation: Relation, event: Snapshot) -> None:
-        relation.specs.update(event.specs)
+        relation.learn(event.specs)
         there = {position.key for position in event.positions}
         # A watcher's first snapshot may have been taken before the last that its predecessor told, and waited since: of what is
         # known already only the next one tells, which is taken after the first was published.

@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from copier.errors import CopierError, Fenced, StoreError
-from copier.link import LegState, Link, LinkState
-from copier.memory import LinkName
+from copier.link import LegState, Link, LinkName, LinkState
 from copier.model import ZERO, MarginMode
 from copier.opens import Opens
 from copier.orders import NotDone

@@ -5,6 +5,8 @@ from enum import StrEnum
 
 from copier.model import ZERO, MasterPosition, Record, Side, Stamps
 
+LinkName = tuple[str, str]
+"""Master and key."""
 TAG_PREFIX = "mc"
 _DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
 
@@ -159,7 +161,7 @@ class Link(Record, frozen=True, kw_only=True):
     stamps: Stamps = Stamps()
 
     @property
-    def name(self) -> tuple[str, str]:
+    def name(self) -> LinkName:
         """Master and key: unique within a follower."""
         return (self.master, self.key)
 

@@ -6,6 +6,7 @@ keeps what is believed of our orders. Each owns its fields, so that neither can 
 
 import asyncio
 import logging
+from collections.abc import Mapping
 from decimal import Decimal
 from typing import NamedTuple
 
@@ -14,7 +15,7 @@ import msgspec
 from copier.clock import Clock
 from copier.errors import CopierError
 from copier.ledger import FactKept, JournalEntry, Ledger, LinkKept, ReadingKept, ReceiptKept, Remembered
-from copier.link import Leg, LegState, Link
+from copier.link import Leg, LegState, Link, LinkName
 from copier.model import ZERO, MasterFacts, Receipt, SymbolSpec, Verdict
 from copier.plan import Planned, side_of
 from copier.settings import CopySettings, FollowerSettings
@@ -23,7 +24,6 @@ from copier.stream import EntryId
 log = logging.getLogger(__name__)
 replace = msgspec.structs.replace
 
-LinkName = tuple[str, str]
 READINGS_MS = 10_000
 """How far a quiet master was read is journaled so often: reading the same snapshots again changes nothing."""
 
@@ -46,6 +46,12 @@ class Relation:
         """How old that was then, since the master's account had been read for it."""
         self.facts: MasterFacts | None = None
         self.specs: dict[str, SymbolSpec] = {}
+
+    def learn(self, specs: Mapping[str, SymbolSpec]) -> None:
+        """Take over the master's rules of these symbols; those that say the same stay the same object."""
+        for symbol, spec in specs.items():
+            if self.specs.get(symbol) != spec:
+                self.specs[symbol] = spec
 
 
 class Unsaved(NamedTuple):
@@ -74,6 +80,8 @@ class Memory:
         """Changes of copied positions that have no receipt yet, by the event's name."""
         self.uncertain: dict[LinkName, None] = {}
         """Links with an order or a cut on its way, or of unknown outcome."""
+        self.unweighed: dict[LinkName, None] = dict.fromkeys(self.living)
+        """Links of which limits have not seen the newest state yet."""
         self._ledger = ledger
         self._touched: dict[LinkName, None] = {}
         self._notes: list[JournalEntry] = []
@@ -116,6 +124,7 @@ class Memory:
         if self.links.get(link.name) is not link:
             self.links[link.name] = link
             self._touched[link.name] = None
+            self.unweighed[link.name] = None
             if link.living:
                 self.living[link.name] = link
             else:

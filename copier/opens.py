@@ -9,15 +9,17 @@ from typing import Protocol
 import msgspec
 
 from copier.errors import Rejected, StoreError, Unavailable
+from copier.holdings import Holdings
 from copier.leveller import Leveller
-from copier.link import Leg, LegState, Link, LinkState, make_tag
-from copier.memory import LinkName, Memory
-from copier.model import ZERO, MarginMode, MasterPosition, Permit, Quote, Record, Refused, TradeRequest, Verdict
+from copier.link import Leg, LegState, Link, LinkName, LinkState, make_tag
+from copier.memory import Memory, Relation
+from copier.model import ZERO, MarginMode, MasterPosition, Permit, Quote, Record, Refused, SymbolSpec, TradeRequest, Verdict
 from copier.orders import NotDone, Orders
 from copier.plan import NOT_KNOWN_YET, OpenFacts, Planned, check_before_quote, plan_open, symbol_of
 from copier.policy import FollowerRisk, Mode, Rounding, SharedSymbol
 from copier.standing import Standing
 from copier.stops import LevelFacts, levels_to_set
+from copier.symbols import Catalogue
 
 log = logging.getLogger(__name__)
 replace = msgspec.structs.replace
@@ -68,6 +70,7 @@ class Opens:
         memory: Memory,
         standing: Standing,
         leveller: Leveller,
+        holdings: Holdings,
         orders: Orders,
         agenda: Agenda,
         *,
@@ -77,12 +80,15 @@ class Opens:
         self._memory = memory
         self._standing = standing
         self._leveller = leveller
+        self._holdings = holdings
         self._orders = orders
         self._agenda = agenda
         self._token = token
         self._risk = risk
         self._number = 0
         self._first_try_ms: dict[LinkName, int] = {}
+        self._names: dict[tuple[str, str], tuple[SymbolSpec | None, Catalogue | None, str | Refused]] = {}
+        """By master and its symbol: both sides' rules, and what came of them."""
         self._sent_s: deque[float] = deque(maxlen=1_000)
         """When the last opens were sent, on the loop's clock."""
 
@@ -153,9 +159,17 @@ class Opens:
         refused = check_before_quote(policy, link.position, mode, why, self._memory.clock.now_ms())
         if refused:
             return refused
-        master_spec = relation.specs.get(link.position.symbol)
-        symbol = symbol_of(policy, link.position.symbol, master_spec, self._standing.catalogue)
+        symbol = self._named(relation, link.position.symbol)
         return symbol if isinstance(symbol, Refused) else (symbol, mode)
+
+    def _named(self, relation: Relation, name: str) -> str | Refused:
+        """Return the follower's symbol for a master's; it is looked for again where the rules of either side have changed."""
+        spec, catalogue = relation.specs.get(name), self._standing.catalogue
+        known = self._names.get((relation.policy.master, name))
+        if known is None or known[0] is not spec or known[1] is not catalogue:
+            known = spec, catalogue, symbol_of(relation.policy, name, spec, catalogue)
+            self._names[relation.policy.master, name] = known
+        return known[2]
 
     async def _plan(self, link: Link, master_lots: Decimal) -> Planned | Refused:
         found = self._symbol(link)
@@ -194,7 +208,7 @@ class Opens:
             master_spec=relation.specs.get(link.position.symbol),
             rate=rate,
             residue=self._standing.residue(link.master, symbol),
-            exposures=self._standing.exposures(self._memory.living.values(), self._leveller.foreign_positions),
+            exposures=self._holdings.look(self._leveller.foreign_positions),
             relation_losses=self._standing.losses(link.master),
             follower_losses=self._standing.losses(""),
         )
@@ -265,7 +279,7 @@ class Opens:
         finally:
             self._leveller.traded(planned.symbol)
         await asyncio.sleep(0)  # Orders that are ready to leave go before what is noted of this one.
-        self._standing.filled(leg.tag)
+        self._standing.filled(order.link.name, leg.tag)
         stamps = replace(order.link.stamps, sent_ms=sent_ms, answered_ms=self._memory.clock.now_ms())
         link = replace(link, stamps=stamps)
         if result is not None and (result.price != planned.price or len(link.legs) > 1):

@@ -7,7 +7,7 @@ from decimal import Decimal
 
 import msgspec
 
-from copier.facts import Exposures, LossRoom, OrderFacts, Scope
+from copier.facts import Held, LossRoom, OrderFacts, Scope
 from copier.filters import check_existing, check_filters, check_late, check_order, check_side, open_age_ms
 from copier.link import Link
 from copier.model import ZERO, Account, MasterFacts, MasterPosition, Quote, Record, Refused, Side, SymbolSpec
@@ -42,7 +42,7 @@ class OpenFacts(Record, frozen=True, kw_only=True):
     master_spec: SymbolSpec | None = None
     rate: Decimal | None = None
     residue: Decimal = ZERO
-    exposures: Exposures = Exposures()
+    exposures: Held = msgspec.field(default_factory=Held)
     relation_losses: tuple[LossRoom, ...] = ()
     follower_losses: tuple[LossRoom, ...] = ()
 

@@ -298,7 +298,7 @@ def _losses_at_stops(worst: WorstCasePolicy, scope: Scope, facts: OrderFacts) ->
     if unvalued:
         return unvalued
     of_balance, of_equity = sums.lost_of_balance, sums.lost_of_equity
-    for each in sums.without_stop:
+    for each in sums.without_stop.values():
         if each.spec is None:
             continue
         assumed = _assumed(worst, each.current, each.spec)
@@ -320,8 +320,8 @@ def _assumed(worst: WorstCasePolicy, price: Decimal, spec: SymbolSpec) -> Decima
 
 
 def _unvalued(sums: Sums, scope: Scope, setting: str, facts: OrderFacts) -> Refused | None:
-    if sums.unvalued is not None:
-        symbol = sums.unvalued.symbol
+    for unknown in sums.unvalued.values():
+        symbol = unknown.symbol
         text = f"a position in {symbol} cannot be valued: its symbol's rules are not known"
         return _no("exposure_unknown", scope, setting, text, facts, symbol=symbol)
     if not valued(facts.quote.spec):

@@ -2,7 +2,7 @@
 
 import contextlib
 import logging
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
@@ -11,11 +11,11 @@ import msgspec
 from copier import wire
 from copier.clock import Clock
 from copier.errors import GatewayError, Unavailable
-from copier.facts import Exposure, Exposures, LossRoom
+from copier.facts import LossRoom
 from copier.gateway import Gateway, Tells
 from copier.ledger import FactKept, Remembered
 from copier.limits import LimitState, Money, Observation, active, observe, rearm, room
-from copier.link import Leg, LegState, Link
+from copier.link import LinkName
 from copier.model import (
     ZERO,
     Account,
@@ -23,14 +23,13 @@ from copier.model import (
     DealType,
     MarginMode,
     MasterFacts,
-    Position,
     Quote,
     Record,
+    Side,
     SymbolSpec,
 )
 from copier.policy import LossAction, LossLimit, Mode, RiskPolicy
 from copier.settings import FollowerSettings
-from copier.symbols import commission_per_lot
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +37,6 @@ ACCOUNT_AGE_MS = 1_000
 """An account read no longer ago than this need not be read again before an order."""
 WARM_SYMBOLS = 4
 """Prices of so many symbols, those asked for last, are read ahead."""
-EXPOSED_MAX = 2_000
 _ONE = Decimal(1)
 TWIN = "~shadow"
 """What is added to a follower's name for the twin that only simulates: what people set for the one holds for both."""
@@ -64,14 +62,20 @@ class Standing:
         self._settings = settings
         self._gateway = gateway
         self._clock = clock
+        self._modes = {copy.master: copy.mode for copy in settings.copies}
+        self._scopes: dict[str, RiskPolicy] = {"": settings.risk, **{copy.master: copy.risk for copy in settings.copies}}
+        self.has_limits = any(policy.losses for policy in self._scopes.values())
+        """Whether any loss limit is set at all."""
         self._quotes: dict[str, Quote] = {}
         self._quoted_ms: dict[str, int] = {}
         self._rate_ms = 0
         self._rate: tuple[str, Decimal | None] = ("", None)
-        self._unaccounted: set[str] = set()
-        """Tags of orders filled since the account was read: its figures may not hold them yet."""
-        self._exposed: dict[str, tuple[Leg, Decimal, Exposure]] = {}
-        """By tag: what was last computed of a leg, and what of."""
+        self.unaccounted: dict[str, LinkName] = {}
+        """Tags of orders filled since the account was read, and whose: its figures may not hold them yet."""
+        self.settled: dict[LinkName, None] = {}
+        """Whose orders the account's figures have come to hold; whoever weighs what is open takes them."""
+        self.revalued: set[str] = set()
+        """Symbols whose prices or rules have changed; whoever weighs what is open takes them."""
         self.silent: dict[str, str] = {}
         """Masters that nothing is heard of and for which nothing is opened meanwhile, and in words since when."""
         self._controls: Mapping[str, str] = {}
@@ -105,17 +109,20 @@ class Standing:
     async def refresh_account(self, age_max_ms: int = ACCOUNT_AGE_MS) -> Account:
         """Return the account, read again if it is older than this. Raise `Unavailable`, also for another account's answer."""
         if self._clock.now_ms() - self.account_ms > age_max_ms:
-            filled = set(self._unaccounted)
+            filled = list(self.unaccounted)
             account = await self._gateway.get_account()
             if account.account != self.account.account:
                 raise Unavailable(f"expected {self.account.account}, the terminal shows another account", account=account.account)
             self.account, self.account_ms = account, self._clock.now_ms()
-            self._unaccounted -= filled
+            for tag in filled:
+                name = self.unaccounted.pop(tag, None)
+                if name is not None:
+                    self.settled[name] = None
         return self.account
 
-    def filled(self, tag: str) -> None:
+    def filled(self, name: LinkName, tag: str) -> None:
         """Note an order that the account's figures may not hold before they are read again."""
-        self._unaccounted.add(tag)
+        self.unaccounted[tag] = name
 
     def account_read(self, age_max_ms: int) -> bool:
         """Return whether the account was read no longer ago than this."""
@@ -165,6 +172,8 @@ class Standing:
         before = self._quotes.get(symbol)
         if before is not None and before.spec == quote.spec:
             quote = msgspec.structs.replace(quote, spec=before.spec)  # What was computed by these rules still holds.
+        if before is None or before.spec is not quote.spec or (before.bid, before.ask) != (quote.bid, quote.ask):
+            self.revalued.add(symbol)
         self._quotes[symbol] = quote
         self._quoted_ms.pop(symbol, None)  # The last asked for stand last.
         self._quoted_ms[symbol] = asked_ms
@@ -174,6 +183,11 @@ class Standing:
         """Return a symbol's rules as last read, None if never."""
         quote = self._quotes.get(symbol)
         return quote.spec if quote is not None else (self.catalogue or {}).get(symbol)
+
+    def price_to_close(self, symbol: str, side: Side) -> Decimal | None:
+        """Return what closing a position would get by the last price read, None where there was none."""
+        quote = self._quotes.get(symbol)
+        return None if quote is None else quote.price_to_close(side)
 
     async def rate(self, master: MasterFacts | None) -> Decimal | None:
         """Return what one unit of the follower's currency is worth in the master's, None where no price tells."""
@@ -214,80 +228,15 @@ class Standing:
         self._residues[name] = residue
         return FactKept(follower=self._name, name=name, body=msgspec.Raw(wire.encode(residue)))
 
-    # What is open --------------------------------------------------------------------------------------------------------
-
-    def exposures(self, links: Iterable[Link], foreign: Iterable[Position]) -> Exposures:
-        """Return all that is open or on its way: our legs by belief, other hands' positions by the last read.
-
-        What the broker has said to be closed counts no more, though no read has confirmed it yet.
-        """
-        found = []
-        for link in links:
-            cut = link.cut
-            gone = cut.tag if cut is not None and cut.answered and not cut.lots_after else ""
-            for leg in link.legs:
-                if leg.living and leg.tag != gone:
-                    found.append(self._exposure(link, leg))
-        for position in foreign:
-            found.append(
-                Exposure(
-                    symbol=position.symbol,
-                    side=position.type,
-                    lots=position.lots,
-                    price=position.open_price,
-                    current=position.current_price,
-                    stop=position.stop_loss,
-                    swap=position.swap,
-                    spec=self.spec(position.symbol),
-                )
-            )
-        return Exposures(found)
-
-    def _exposure(self, link: Link, leg: Leg) -> Exposure:
-        quote = self._quotes.get(link.symbol)
-        sending = leg.state is not LegState.OPEN or leg.tag in self._unaccounted
-        price, stop = leg.price, leg.stop_loss
-        now = quote.price_to_close(link.side) if quote is not None else price
-        spec = self.spec(link.symbol)
-        known = self._exposed.get(leg.tag)
-        if known is not None and known[0] is leg and known[1] is link.stop_loss:
-            exposure = known[2]
-            if exposure.current == now and exposure.spec is spec and exposure.sending is sending:
-                return exposure
-        lots = leg.lots if leg.state is LegState.OPEN else leg.asked
-        policy = next(copy for copy in self._settings.copies if copy.master == link.master)
-        exposure = Exposure(
-            symbol=link.symbol,
-            side=link.side,
-            lots=lots,
-            price=price or now,
-            current=now,
-            stop=stop or link.stop_loss,
-            commission=commission_per_lot(link.symbol, policy.symbols) * lots,
-            spec=spec,
-            relation=link.master,
-            sending=sending,
-        )
-        if len(self._exposed) > EXPOSED_MAX:
-            self._exposed.clear()
-        self._exposed[leg.tag] = (leg, link.stop_loss, exposure)
-        return exposure
-
     # Limits ------------------------------------------------------------------------------------------------------------
-
-    def _scopes(self) -> list[tuple[str, RiskPolicy]]:
-        return [("", self._settings.risk), *((copy.master, copy.risk) for copy in self._settings.copies)]
 
     def losses(self, scope: str) -> tuple[LossRoom, ...]:
         """Return what each loss limit of a relation ("" is the whole follower) leaves as of the last look."""
-        policy = dict(self._scopes())[scope]
+        policy = self._scopes[scope]
+        if not policy.losses:
+            return ()
         states = [(limit, self._limits.get(_limit_key(scope, limit))) for limit in policy.losses]
         return tuple(room(limit, state) for limit, state in states if state is not None)
-
-    @property
-    def has_limits(self) -> bool:
-        """Whether any loss limit is set at all."""
-        return any(policy.losses for _, policy in self._scopes())
 
     async def observe_limits(self) -> list[tuple[str, LossLimit, Observation]]:
         """Read the account and judge every loss limit; return those whose state has news. Raise `Unavailable`."""
@@ -301,7 +250,7 @@ class Standing:
         )
         self._money = money
         news = []
-        for scope, policy in self._scopes():
+        for scope, policy in self._scopes.items():
             for limit in policy.losses:
                 key = _limit_key(scope, limit)
                 seen = observe(limit, self._limits.get(key), money)
@@ -313,7 +262,7 @@ class Standing:
     def rearm(self, names: Collection[str]) -> list[str]:
         """Arm fired limits again by a person's word, their loss measured anew from here; return the names of those armed."""
         armed = []
-        for scope, policy in self._scopes():
+        for scope, policy in self._scopes.items():
             for limit in policy.losses:
                 key = _limit_key(scope, limit)
                 state = self._limits.get(key)
@@ -387,8 +336,10 @@ class Standing:
 
     def mode_of(self, master: str) -> tuple[Mode, str]:
         """Return what a relation may do, and who or what took the rest away."""
-        policy = next(copy for copy in self._settings.copies if copy.master == master)
-        allowed = [(policy.mode, "")]
+        mode = self._modes[master]
+        if not self._controls and not self.silent and not self.has_limits:
+            return mode, ""
+        allowed = [(mode, "")]
         for scope, control in self._controls.items():
             if "/" in scope and scope != f"{self._name}/{master}":
                 continue
@@ -403,7 +354,7 @@ class Standing:
     def _fired(self, master: str) -> list[tuple[LossLimit, LossAction]]:
         """Return the limits that have fired and bear on this relation: a close-only one holds for the whole follower."""
         fired = []
-        for scope, policy in self._scopes():
+        for scope, policy in self._scopes.items():
             for limit in policy.losses:
                 action = active(limit, self._limits.get(_limit_key(scope, limit)))
                 if action is None:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from copier.facts import Exposure, Exposures, OrderFacts, margin_used_after
+from copier.facts import Exposure, Held, OrderFacts, margin_used_after
 from copier.filters import (
     check_existing,
     check_filters,
@@ -98,7 +98,7 @@ def order(symbol: SymbolSpec | None = None, **changes: Any) -> OrderFacts:
         "account": account(),
     }
     values |= changes
-    return OrderFacts(**(values | {"exposures": Exposures(values.get("exposures", ()))}))
+    return OrderFacts(**(values | {"exposures": Held(values.get("exposures", ()))}))
 
 
 def filtered(now_ms: int = 0, *, master: MasterPosition | None = None, **policy: Any) -> Refused | None:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from copier.facts import Exposure, Exposures
+from copier.facts import Exposure, Held
 from copier.link import Link
 from copier.model import Account, MasterFacts, MasterPosition, Quote, Refused, Side, SymbolSpec
 from copier.plan import OpenFacts, Planned, age_of, check_before_quote, plan_open, side_of, symbol_of
@@ -136,7 +136,7 @@ def test_orders_on_their_way_count_against_the_limits() -> None:
         sending=True,
     )
     rules = policy(risk={"open": {"lots_max": 1}, "above": "shrink"})
-    assert sum(planned(wish(), rules, exposures=Exposures((held,))).lots) == D("0.20")
+    assert sum(planned(wish(), rules, exposures=Held((held,))).lots) == D("0.20")
 
 
 def test_a_scale_in_is_dated_by_when_it_was_seen_and_an_old_position_may_grow() -> None:

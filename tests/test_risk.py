@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from copier.facts import Exposure, Exposures, LossRoom, OrderFacts, Scope
+from copier.facts import Exposure, Held, LossRoom, OrderFacts, Scope
 from copier.model import Account, Quote, Refused, Side, SymbolSpec
 from copier.policy import Metric, RiskPolicy
 from copier.risk import Allowed, check_risk
@@ -71,7 +71,7 @@ def order(lots: str = "1", symbol: SymbolSpec | None = None, **changes: Any) -> 
         "stop": D("1.09900"),
     }
     values |= changes
-    return OrderFacts(**(values | {"exposures": Exposures(values.get("exposures", ()))}))
+    return OrderFacts(**(values | {"exposures": Held(values.get("exposures", ()))}))
 
 
 def held(lots: str = "1", side: Side = Side.BUY, symbol: SymbolSpec | None = None, **changes: Any) -> Exposure:

@@ -12,6 +12,7 @@ from copier.diff import match
 from copier.errors import StoreError, Unavailable
 from copier.express import Express
 from copier.gateways.paper import PaperGateway
+from copier.holdings import Holdings
 from copier.intake import Intake
 from copier.leases import Leases
 from copier.ledger import JournalEntry, Ledger, LinkKept
@@ -20,7 +21,6 @@ from copier.memory import Memory
 from copier.model import ZERO, DealReason, Opened, Permit, Position, Positions, Reversed, Snapshot
 from copier.orders import NotDone, Orders
 from copier.reconcile import Book
-from copier.standing import Standing
 from copier.stream import Entry
 from copier.watcher import Watcher
 from tests.mutants import flavours
@@ -120,9 +120,8 @@ async def _close_once(send: Any, orders: Orders, link: Link, leg: Leg, cut: Cut,
     return after
 
 
-def _open_only(exposures: Any, standing: Standing, links: Any, foreign: Any) -> Any:
-    seen = [replace(link, legs=tuple(leg for leg in link.legs if leg.state is LegState.OPEN)) for link in links]
-    return exposures(standing, seen, foreign)
+def _open_only(of_link: Any, holdings: Holdings, link: Any) -> Any:
+    return of_link(holdings, replace(link, legs=tuple(leg for leg in link.legs if leg.state is LegState.OPEN)))
 
 
 # Remembering ----------------------------------------------------------------------------------------------------------------
@@ -327,7 +326,7 @@ MUTANTS = (
     Mutant(
         "limits without in-flight",
         "orders without an answer count in no limit",
-        instead(Standing, "exposures", _open_only),
+        instead(Holdings, "_of_link", _open_only),
         (LIMIT,),
         flavours.LIMITED,
     ),

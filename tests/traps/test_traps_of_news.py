@@ -16,8 +16,7 @@ from copier.follower import Follower
 from copier.gateways.paper_faults import Operation, delay, failed_read, not_sent, refuse
 from copier.intake import Intake
 from copier.ledger import JournalEntry, Ledger, LinkKept, Remembered
-from copier.link import LegState, Link
-from copier.memory import LinkName
+from copier.link import LegState, Link, LinkName
 from copier.model import Closed, Event, MarginMode, MasterPosition, Modified, Positions, Reversed, Snapshot
 from copier.settings import FollowerSettings
 from copier.stream import Entry, EntryId, Stream
