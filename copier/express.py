@@ -46,14 +46,15 @@ class Express:
             found = {follower.name: follower for follower, _ in ready}
             self._start(self._depart_unless_refused(ready, [(follower, follower.memory.take()) for follower in found.values()]))
 
-    async def send_first(self, follower: Follower) -> None:
+    async def send_first(self, follower: Follower) -> bool:
         """Let a follower whose turn has come send all that is simple together, before it drives the rest one by one.
 
-        Return once it is durable and on its way. Raise `StoreError` or `Fenced`: then nothing was sent.
+        Return, once it is durable and on its way, whether there was anything. Raise `StoreError` or `Fenced`: nothing was sent.
         """
         ready = [(follower, flight) for flight in follower.lane.prepare()]
         if ready:
             await self._depart(ready, [(follower, follower.memory.take())])
+        return bool(ready)
 
     async def _depart_unless_refused(self, ready: list[tuple[Follower, Flight]], unsaved: list[tuple[Follower, Unsaved]]) -> None:
         try:

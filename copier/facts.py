@@ -91,19 +91,18 @@ class Sums:
     def add(self, each: Exposure) -> None:
         """Count one more."""
         self._count(each, 1)
-        for kept, counts in self._apart(each):
-            if counts:
-                kept[id(each)] = each
+        if each.sending:
+            self.sending[id(each)] = each
+        if not each.stop:
+            self.without_stop[id(each)] = each
+        if not each.valued:
+            self.unvalued[id(each)] = each
 
     def remove(self, each: Exposure) -> None:
         """Count one no more, which was added before."""
         self._count(each, -1)
-        for kept, counts in self._apart(each):
-            if counts:
-                del kept[id(each)]
-
-    def _apart(self, each: Exposure) -> tuple[tuple[dict[int, Exposure], bool], ...]:
-        return (self.sending, each.sending), (self.without_stop, not each.stop), (self.unvalued, not each.valued)
+        for apart in (self.sending, self.without_stop, self.unvalued):
+            apart.pop(id(each), None)
 
     def _count(self, each: Exposure, sign: int) -> None:
         lots, symbol = each.lots * sign, each.symbol
@@ -123,19 +122,19 @@ class Sums:
             self.lost_of_equity += of_equity * sign
 
 
-_NOTHING = Sums()
-
-
 class Held:
     """All that is open at an account or on its way, and what it comes to."""
 
-    __slots__ = ("_of", "_of_relation", "sums")
+    __slots__ = ("_counts", "_of", "_of_relation", "sums")
 
     def __init__(self, exposures: Iterable[Exposure] = ()) -> None:
         self._of: dict[Hashable, tuple[Exposure, ...]] = {}
         self.sums = Sums()
         """What all of it comes to."""
+        self._counts: dict[str, int] = {}
+        """How many there are of each relation."""
         self._of_relation: dict[str, Sums] = {}
+        """Of those relations that were asked for apart from the rest."""
         for number, each in enumerate(exposures):
             self.put(number, (each,))
 
@@ -146,12 +145,14 @@ class Held:
             return
         for each in before:
             self.sums.remove(each)
-            if each.relation:
+            self._counts[each.relation] -= 1
+            if each.relation in self._of_relation:
                 self._of_relation[each.relation].remove(each)
         for each in exposures:
             self.sums.add(each)
-            if each.relation:
-                self._of_relation.setdefault(each.relation, Sums()).add(each)
+            self._counts[each.relation] = self._counts.get(each.relation, 0) + 1
+            if each.relation in self._of_relation:
+                self._of_relation[each.relation].add(each)
         if exposures:
             self._of[name] = exposures
         else:
@@ -159,7 +160,16 @@ class Held:
 
     def sums_of(self, relation: str) -> Sums:
         """Return what comes of one relation; "" is all of the account."""
-        return self._of_relation.get(relation, _NOTHING) if relation else self.sums
+        if not relation or self._counts.get(relation, 0) == self.sums.count:
+            return self.sums
+        found = self._of_relation.get(relation)
+        if found is None:
+            found = self._of_relation[relation] = Sums()
+            for exposures in self._of.values():
+                for each in exposures:
+                    if each.relation == relation:
+                        found.add(each)
+        return found
 
 
 def valued(spec: SymbolSpec | None) -> bool:

@@ -44,6 +44,8 @@ CONFIRM_S = 0.1
 """How long after an answered close a fresh read confirms it: one read for those of a moment."""
 RECONNECT_PAUSE_MAX_S = 5.0
 """An account that cannot be reached is asked again so often at least: what waits for it is late already."""
+SENT_FIRST_MAX = 10
+"""What comes meanwhile goes the short way too, so often; then the rest has its turn."""
 STEPS_MAX = 50
 """A link that still wants something after so many steps of one turn waits for the next."""
 
@@ -63,9 +65,9 @@ class Follower:
         remembered: Remembered,
         reconcile_s: float = 30.0,
         term: Term | None = None,
-        send_first: "Callable[[Follower], Awaitable[None]]",
+        send_first: "Callable[[Follower], Awaitable[bool]]",
     ) -> None:
-        """`send_first` lets go, the short way, what of a turn is simple."""
+        """`send_first` lets go, the short way, what of a turn is simple, and says whether that was anything."""
         self.name = name
         self.settings = settings
         self.error = ""
@@ -303,8 +305,12 @@ class Follower:
             self._level_at = asyncio.get_running_loop().time() + self._reconcile_s
             return
         self._enforce()
-        if self.memory.dirty and not self.error and not self._ending.is_set():
-            await self._send_first(self)
+        for _ in range(SENT_FIRST_MAX):
+            if not self.memory.dirty or self.error or self._ending.is_set():
+                break
+            await self.lane.freshen()
+            if not await self._send_first(self):
+                break
             if not self.memory.dirty and self._level_at > asyncio.get_running_loop().time():
                 return  # What is in the air is recorded when it lands.
             await self.lane.landed()

@@ -76,16 +76,27 @@ class Lane:
             follower.step_ms = follower.clock.now_ms()
         return flights
 
+    async def freshen(self) -> None:
+        """Read again what is too old for `prepare` to open on."""
+        memory = self._follower.memory
+        if self._certain():
+            await self._opens.freshen([link for link in map(memory.links.__getitem__, memory.dirty) if self._is_new(link)])
+
     def _certain(self) -> bool:
         follower = self._follower
         if follower.standing.mode is MarginMode.NETTING or follower.standing.steered or not follower.orders.may_leave:
             return False
         return all(name in self._flying for name in follower.memory.uncertain)
 
+    def _is_new(self, link: Link) -> bool:
+        """Whether it is to be opened, and nothing of it ever was."""
+        if not link.wanted_open or link.state is not LinkState.PENDING or link.legs or link.anchor or link.existing:
+            return False
+        return link.position.lots > 0 and self._follower.memory.relations[link.master].policy.mode is not Mode.FROZEN
+
     def _open(self, link: Link) -> Flight | None:
         memory = self._follower.memory
-        fresh = link.state is LinkState.PENDING and not link.legs and link.anchor == ZERO and not link.existing
-        if not fresh or link.position.lots <= 0 or memory.relations[link.master].policy.mode is Mode.FROZEN:
+        if not self._is_new(link):
             return None
         prepared = self._opens.prepare(link)
         if prepared is None:

@@ -28,6 +28,7 @@ from copier.reconcile import (
     net_levels,
     ours,
     repairs,
+    shown_as_believed,
     shrink_legs,
     with_leg,
 )
@@ -104,6 +105,8 @@ class Leveller:
         findings: list[Finding] = []
         missed = set()
         for link in living:
+            if link.wanted_open and link.cut is None and shown_as_believed(link, self.book):
+                continue
             folded, found = fold(link, self.book, owned)
             self._settle(link, folded)
             findings += found

@@ -63,6 +63,9 @@ class Unsaved(NamedTuple):
     read: dict[str, None]
 
 
+_NOTHING = Unsaved([], {}, [], {})
+
+
 class Memory:
     """Links, relations and receipts of one follower, and what of them is not journaled yet."""
 
@@ -173,6 +176,8 @@ class Memory:
 
     def take(self) -> "Unsaved":
         """Hand out all that is not durable, to whoever appends it; `durable` or `give_back` says how that went."""
+        if not (self._touched or self._notes or self._read):
+            return _NOTHING
         touched, self._touched = self._touched, {}
         notes, self._notes = self._notes, []
         read, self._read = self._read, {}

@@ -1,14 +1,16 @@
 """One follower's opens: planned on fresh facts, journaled, sent, and what becomes of those that are refused."""
 
 import asyncio
+import contextlib
 import logging
 from collections import deque
+from collections.abc import Iterable
 from decimal import Decimal
 from typing import Protocol
 
 import msgspec
 
-from copier.errors import Rejected, StoreError, Unavailable
+from copier.errors import GatewayError, Rejected, StoreError, Unavailable
 from copier.holdings import Holdings
 from copier.leveller import Leveller
 from copier.link import Leg, LegState, Link, LinkName, LinkState, make_tag
@@ -17,7 +19,7 @@ from copier.model import ZERO, MarginMode, MasterPosition, Permit, Quote, Record
 from copier.orders import NotDone, Orders
 from copier.plan import NOT_KNOWN_YET, OpenFacts, Planned, check_before_quote, plan_open, symbol_of
 from copier.policy import FollowerRisk, Mode, Rounding, SharedSymbol
-from copier.standing import Standing
+from copier.standing import ACCOUNT_AGE_MS, Standing
 from copier.stops import LevelFacts, levels_to_set
 from copier.symbols import Catalogue
 
@@ -122,6 +124,20 @@ class Opens:
             return False
         waited_ms = self._memory.clock.now_ms() - link.stamps.received_ms
         return relation.facts is None or waited_ms <= relation.policy.protection.open_age_max_s * 1000
+
+    async def freshen(self, links: Iterable[Link]) -> None:
+        """Read again what these opens are to be prepared on, where that is too old; what cannot be read stays old."""
+        symbols = {}
+        for link in links:
+            age_max_ms = self._memory.relations[link.master].policy.protection.read_ahead_max_ms
+            found = self._symbol(link) if age_max_ms else None
+            if isinstance(found, tuple):
+                symbols[found[0]] = age_max_ms
+        with contextlib.suppress(GatewayError):
+            for symbol, age_max_ms in symbols.items():
+                if self._standing.quote_read(symbol, age_max_ms) is None:
+                    await self._standing.quote(symbol)
+                await self._standing.refresh_account(min(age_max_ms, ACCOUNT_AGE_MS))
 
     def prepare(self, link: Link) -> "Outgoing | None":
         """Plan a new position on what was read beforehand and return its one order, ready to be journaled and delivered.

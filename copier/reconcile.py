@@ -122,6 +122,15 @@ def fold(link: Link, book: Book, owned: dict[int, str]) -> tuple[Link, list[Find
     return link, findings
 
 
+def shown_as_believed(link: Link, book: Book) -> bool:
+    """Return whether a read shows just what is believed of all that was ever sent for a link: then there is nothing to fold."""
+    for leg in link.legs:
+        position = book.ticket(leg.ticket)
+        if position is None or not _as_believed(leg, position):
+            return False
+    return True
+
+
 def _position_of(link: Link, leg: Leg, cut: Cut | None, book: Book, owned: dict[int, str]) -> Position | None:
     def free(position: Position) -> bool:
         return owned.get(position.ticket, leg.tag) == leg.tag

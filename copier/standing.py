@@ -139,7 +139,8 @@ class Standing:
         tells: Tells | None = getattr(self._gateway, "tells", None)
         told = tells.quote_told(symbol) if tells is not None else None
         if told is not None and told[1] > self._quoted_ms.get(symbol, told[1]) and told[0].account == self.account.account:
-            self._quotes[symbol], self._quoted_ms[symbol] = told
+            self._remember(symbol, told[0])
+            self._quoted_ms[symbol] = told[1]
 
     def rate_read(self, master: MasterFacts | None, age_max_ms: int) -> Decimal | None:
         """Return the rate to a master's currency where it needs no reading, or was read no longer ago than this."""
@@ -169,15 +170,16 @@ class Standing:
         quote = await self._gateway.get_quote(symbol)
         if quote.account != self.account.account:
             raise Unavailable(f"expected {self.account.account}, the terminal shows another account", account=quote.account)
-        before = self._quotes.get(symbol)
-        if before is not None and before.spec == quote.spec:
-            quote = msgspec.structs.replace(quote, spec=before.spec)  # What was computed by these rules still holds.
-        if before is None or before.spec is not quote.spec or (before.bid, before.ask) != (quote.bid, quote.ask):
-            self.revalued.add(symbol)
-        self._quotes[symbol] = quote
+        self._remember(symbol, quote)
         self._quoted_ms.pop(symbol, None)  # The last asked for stand last.
         self._quoted_ms[symbol] = asked_ms
         return quote
+
+    def _remember(self, symbol: str, quote: Quote) -> None:
+        before = self._quotes.get(symbol)
+        if before is None or (before.bid, before.ask, before.spec) != (quote.bid, quote.ask, quote.spec):
+            self.revalued.add(symbol)
+        self._quotes[symbol] = quote
 
     def spec(self, symbol: str) -> SymbolSpec | None:
         """Return a symbol's rules as last read, None if never."""

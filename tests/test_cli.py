@@ -7,7 +7,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
@@ -129,15 +128,12 @@ def main_of(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> int:
 # The door --------------------------------------------------------------------------------------------------------------
 
 
-def test_help_names_every_command_and_is_there_at_once() -> None:
-    began = time.monotonic()
+def test_help_names_every_command() -> None:
     environment = {**os.environ, "COLUMNS": "120"}
     done = subprocess.run([sys.executable, "-m", "copier.cli", "--help"], capture_output=True, text=True, env=environment)
-    took = time.monotonic() - began
     names = {"demo", "run", "watch", "follow", "check", "status", "accounts", "positions", "receipts", "symbols", "pause"}
     names |= {"resume", "freeze", "release", "rearm", "flatten", "shadow", "replay"}
     assert names <= set(done.stdout.replace("│", " ").split()), done.stdout + done.stderr
-    assert took < 2  # Half a second on an idle machine; others may be busy on this one.
 
 
 def test_help_loads_neither_the_engine_nor_a_store() -> None:
