@@ -15,10 +15,11 @@ import socket
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +32,9 @@ from copier.gateways.paper_faults import Faults
 from copier.gateways.paper_server import PaperServer
 from copier.model import DealEntry, MarginMode, Position
 from tests.conftest import ROOT
+from tests.fakes.mt5_fake_terminal import FakeTerminal
 from tests.mql.stage import BY_DLL, CARRIERS, LOGIN, SECRET, Expert, expert, mt5_terminal, need_gxx
-from tests.mql.terminal import Terminal4, Terminal5
+from tests.mql.terminal import Rows, Terminal4, Terminal5
 
 pytestmark = [pytest.mark.server, pytest.mark.slow]
 
@@ -63,7 +65,7 @@ PIPE = "story"
 
 
 class Wire:
-    """A proxy on the loopback, whose links can be cut."""
+    """A proxy on the loopback, whose links can be cut, and which says a command twice now and then."""
 
     def __init__(self, host: str, port: int) -> None:
         self.host = host
@@ -73,6 +75,7 @@ class Wire:
         self._server: asyncio.Server | None = None
         self.port = 0
         self.cuts = 0
+        self.repeats = 0
         self.refuses = False
 
     async def __aenter__(self) -> "Wire":
@@ -105,7 +108,8 @@ class Wire:
             there_reader, there_writer = await asyncio.open_connection("127.0.0.1", self._to)
             pair = {writer, there_writer}
             self._writers |= pair
-            pumps = [asyncio.create_task(_pump(reader, there_writer)), asyncio.create_task(_pump(there_reader, writer))]
+            there, back = _pump(reader, there_writer, bytes), _pump(there_reader, writer, self._stutter)
+            pumps = [asyncio.create_task(there), asyncio.create_task(back)]
             try:
                 await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
             finally:
@@ -119,12 +123,69 @@ class Wire:
         finally:
             writer.transport.abort()
 
+    def _stutter(self, data: bytes) -> bytes:
+        """Return what is passed on: of lines that are commands every third is said again."""
+        if not (data.startswith(b'{"command"') and data.endswith(b"\n")):
+            return data
+        self.repeats += 1
+        return data * 2 if self.repeats % 3 == 0 else data
 
-async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+
+async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, change: Callable[[bytes], bytes]) -> None:
     with contextlib.suppress(OSError):
         while data := await reader.read(65_536):
-            writer.write(data)
+            writer.write(change(data))
             await writer.drain()
+
+
+@dataclass
+class Journal:
+    """What the broker did for whom: every deal and every change of levels, with the command that asked for it.
+
+    An Expert Advisor writes a command's name down before it executes it, so that the last line of its file is the one.
+    """
+
+    commands: Path
+    done: list[tuple[str, str, int]] = field(default_factory=list)
+    """Command, what was done, and the deal's or the position's number."""
+
+    def note(self, server: PaperServer, order: Callable[[], Any]) -> Any:
+        """Let an order be executed, and note what came of it."""
+        account = server.accounts[LOGIN]
+        deals, levels = len(account.deals), self._levels(server)
+        answer = order()
+        command = self._under_way()
+        for deal in account.deals[deals:]:
+            self.done.append((command, "opened" if deal.entry is DealEntry.IN else "closed", deal.ticket))
+        after = self._levels(server)
+        self.done += [(command, "levels", ticket) for ticket in levels.keys() & after if levels[ticket] != after[ticket]]
+        return answer
+
+    def _levels(self, server: PaperServer) -> dict[int, tuple[Decimal, Decimal]]:
+        return {each.ticket: (each.stop_loss, each.take_profit) for each in server.positions(LOGIN)}
+
+    def _under_way(self) -> str:
+        said = json.loads(self.commands.read_text(encoding="utf-8").splitlines()[-1])
+        assert not said["answer"], f"an order left for {said['command']}, which was answered already"
+        return str(said["command"])
+
+
+class Noting5(Terminal5):
+    """A MetaTrader 5 terminal whose broker's doings are noted."""
+
+    def __init__(self, terminal: FakeTerminal, journal: Journal) -> None:
+        super().__init__(terminal)
+        self._journal = journal
+
+    def answer(self, name: str, args: list[str]) -> Rows:
+        if name not in ("order_send", "send", "close", "modify"):
+            return super().answer(name, args)
+        rows: Rows = self._journal.note(self.terminal.server, partial(super().answer, name, args))
+        return rows
+
+
+class Noting4(Noting5, Terminal4):
+    """The same of MetaTrader 4."""
 
 
 @dataclass
@@ -135,7 +196,7 @@ class Terminal:
     server: PaperServer
     expert: Expert
     wire: Wire | None
-    openings: set[str] = field(default_factory=set)
+    journal: Journal
 
     @property
     def positions(self) -> tuple[Position, ...]:
@@ -303,9 +364,10 @@ async def playing(part: Part, folder: Path, port: int) -> AsyncIterator[Terminal
     mode = MarginMode.MT4 if part.platform == "mt4" else MarginMode.HEDGING
     server.add_account(PaperAccount(LOGIN, margin_mode=mode, balance=D(1_000_000), leverage=500))
     quote(server)
-    plays = Terminal4 if part.platform == "mt4" else Terminal5
+    journal = Journal(folder / "MtCopier" / f"{LOGIN}@{part.name}" / "commands.log")
+    host = (Noting4 if part.platform == "mt4" else Noting5)(mt5_terminal(server, Faults()), journal)
     async with AsyncExitStack() as stack:
-        host = await stack.enter_async_context(plays(mt5_terminal(server, Faults())))
+        await stack.enter_async_context(host)
         wire = await stack.enter_async_context(Wire(_host(part), port)) if part.carrier not in ("files", "pipe") else None
         inputs: dict[str, Any] = {"Secret": SECRET, "TimerMs": 5, "WatchMs": 50, "RetryMs": 50, "Carrier": CARRIERS[part.carrier]}
         inputs |= {"Host": wire.host, "Port": wire.port} if wire is not None else {"Pipe": PIPE, "MQL_PIPES": str(folder)}
@@ -314,7 +376,7 @@ async def playing(part: Part, folder: Path, port: int) -> AsyncIterator[Terminal
         running = await stack.enter_async_context(
             expert(part.platform, host, folder, clock=clock, source=source, MQL_FILES=str(own), **inputs)
         )
-        yield Terminal(part, server, running, wire)
+        yield Terminal(part, server, running, wire, journal)
 
 
 def _host(part: Part) -> str:
@@ -375,6 +437,13 @@ async def test_five_hundred_changes_over_every_carrier_end_on_target_whatever_is
         log = (told.folder / "engine.log").read_text()
         for part in FOLLOWERS:
             deals = told.terminals[part.name].server.accounts[LOGIN].deals
+            done = told.terminals[part.name].journal.done
+            times = Counter((command, what) for command, what, _ in done)
+            twice = {command: count for command, count in times.items() if count > 1}
+            assert not twice, f"{part.name}: executed more than once: {twice}"
+            traded = {deal.ticket for deal in deals if deal.symbol}
+            assert traded == {ticket for _, what, ticket in done if what != "levels"}, f"{part.name}: a deal without a command"
+            assert len(traded) > 50
             tags = Counter(deal.tag for deal in deals if deal.entry is DealEntry.IN and deal.symbol and deal.tag)
             assert [tag for tag, times in tags.items() if times > 1] == [], f"{part.name}: an open was executed twice"
             # Whatever was closed, wholly or in part, was asked for: each order to close stands in the log before it leaves.
@@ -382,3 +451,4 @@ async def test_five_hundred_changes_over_every_carrier_end_on_target_whatever_is
             asked = log.count(f" {part.name}: ticket ")
             assert closed <= asked, f"{part.name}: {closed} closes executed, {asked} asked for"
         assert told.engine.kills > 0
+        assert any(terminal.wire is not None and terminal.wire.repeats > 3 for terminal in told.terminals.values())
