@@ -7,7 +7,7 @@ import pytest
 
 from copier.clock import run_virtual
 from copier.errors import StoreError
-from copier.gateways.paper_faults import Operation, answer_lost, never_answered
+from copier.gateways.paper_faults import Operation, answer_lost, delay, never_answered
 from copier.lane import Lane
 from copier.model import MarginMode
 from tests.world import D, World, one
@@ -126,6 +126,40 @@ def test_with_an_order_of_unknown_outcome_nothing_goes_the_short_way(flown: list
         assert w.net_is("EURUSD", "3")
 
     play(MarginMode.HEDGING, {}, tell)
+
+
+def test_what_comes_while_the_turn_is_busy_leaves_together_once_it_is_not(flown: list[str]) -> None:
+    async def tell(w: World) -> None:
+        kept = w.buy("EURUSD", "2")
+        await w.settle()
+        flown.clear()
+        w.accounts["f"].faults.next(Operation.POSITIONS, delay(answer_s=2))
+        w.follower().compare_now()
+        await asyncio.sleep(0.5)
+        w.buy("EURUSD", "1")
+        w.buy("EURUSD", "3")
+        w.close(kept)
+        await asyncio.sleep(0.5)
+        assert w.net_is("EURUSD", "2")
+        assert flown == []
+        await w.settle()
+        assert w.net_is("EURUSD", "4")
+        assert len(flown) == 3
+
+    play(MarginMode.HEDGING, {}, tell)
+
+
+def test_a_position_that_takes_the_place_of_one_just_closed_fits_under_the_limit_for_one(flown: list[str]) -> None:
+    async def tell(w: World) -> None:
+        ticket = w.buy("EURUSD", "1")
+        await w.settle()
+        for lots in ("2", "3", "4"):
+            w.close(ticket)
+            ticket = w.buy("EURUSD", lots)
+            await w.settle()
+            assert w.net_is("EURUSD", lots)
+
+    play(MarginMode.HEDGING, {"risk": {"open": {"positions_max": 1}}}, tell)
 
 
 @pytest.mark.parametrize("what", ["open", "close"])
