@@ -181,6 +181,31 @@ def test_one_worker_has_all_and_a_second_one_gets_half_of_them_in_a_burst_with_n
     crew(12, tell)
 
 
+def test_what_could_not_be_given_up_at_the_first_try_is_given_up_at_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def tell(c: Crew) -> None:
+        c.hire("a")
+        await c.world.settle(2)
+        leases = c.sharings["a"]._leases
+        release, failures = leases.release, [3]
+
+        async def fails_first(names: Any) -> None:
+            if failures[0]:
+                failures[0] -= 1
+                raise StoreError("the server closed the connection")
+            await release(names)
+
+        monkeypatch.setattr(leases, "release", fails_first)
+        c.hire("b")
+        await c.world.settle(15)
+        assert failures == [0]
+        assert [len(c.serving(name)) for name in "ab"] == [3, 3]
+        c.world.buy("EURUSD", "0.20")
+        await c.world.settle(2)
+        assert c.wrong() == []
+
+    crew(6, tell)
+
+
 def test_a_worker_that_leaves_hands_its_followers_over_at_once() -> None:
     async def tell(c: Crew) -> None:
         c.hire("a")
