@@ -248,6 +248,8 @@ class Story:
     terminals: dict[str, Terminal]
     rng: random.Random
     changes: int = 0
+    enough: bool = False
+    """Nothing is to be cut or killed any more."""
 
     def trade(self, master: Terminal) -> None:
         """Change one thing at a master: an open, a part of one closed, all of it, or its stop."""
@@ -271,8 +273,8 @@ class Story:
         self.changes += 1
 
     async def disturb(self) -> None:
-        """Cut a link, or kill an Expert Advisor or the engine, at random and for ever."""
-        while True:
+        """Cut a link, or kill an Expert Advisor or the engine, at random until it is enough; what is killed is started again."""
+        while not self.enough:
             await asyncio.sleep(self.rng.uniform(0.3, 1.2))
             choice = self.rng.random()
             terminal = self.rng.choice(list(self.terminals.values()))
@@ -423,8 +425,8 @@ async def test_five_hundred_changes_over_every_carrier_end_on_target_whatever_is
         while told.changes < 500:
             told.trade(told.terminals[told.rng.choice(MASTERS).name])
             await asyncio.sleep(told.rng.uniform(0.02, 0.12))
-        disturbing.cancel()
-        await asyncio.gather(disturbing, return_exceptions=True)
+        told.enough = True  # Not cancelled: between a death and its revival that would leave somebody dead.
+        await disturbing
         if told.engine.process is None or told.engine.process.returncode is not None:
             await told.engine.start()
         for terminal in told.terminals.values():
