@@ -42,9 +42,9 @@ from copier.model import (
     TradeRequest,
     TradeResult,
 )
-from copier.wire import DEALS_PER_FRAME, Op, encode_request
+from copier.wire import DEALS_PER_FRAME, PROTOCOL_VERSION, Op, encode_request
 from tests.conftest import absent
-from tests.mql.build import has_openssl
+from tests.mql.build import MQL, has_openssl
 from tests.mql.stage import (
     INPUTS,
     LOGIN,
@@ -172,6 +172,28 @@ async def test_a_terminal_logged_in_elsewhere_is_told_which_account_nobody_waits
         platform, carrier, f"refused: nobody here waits for {LOGIN}@Broker-Demo", account=f"{LOGIN + 1}@Broker-Demo"
     ):
         await until(lambda: f"not let in: nobody here waits for {LOGIN}@Broker-Demo" in caplog.text)
+
+
+@pytest.fixture(scope="session")
+def newer(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Our sources as they may be some day: of the next protocol."""
+    folder = tmp_path_factory.mktemp("newer") / "mql"
+    shutil.copytree(MQL, folder)
+    source = folder / "shared" / "Dispatch.mqh"
+    text = source.read_text(encoding="ascii")
+    now, then = f"#define PROTOCOL_VERSION {PROTOCOL_VERSION}\n", f"#define PROTOCOL_VERSION {PROTOCOL_VERSION + 1}\n"
+    assert text.count(now) == 1
+    source.write_text(text.replace(now, then), encoding="ascii")
+    return folder
+
+
+@on_kinds([*KINDS, ("mt5", "dll"), ("mt5", "dll-pipe"), ("mt4", "dll")])
+async def test_a_newer_expert_advisor_is_refused_and_both_ends_say_which_to_update(
+    platform: str, carrier: str, newer: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    words = f"speaks protocol {PROTOCOL_VERSION + 1}, the engine {PROTOCOL_VERSION}: update the older one"
+    async with refused(platform, carrier, f"link ended: refused: CopierBridge 1.0 {words}", sources=newer):
+        await until(lambda: f"not let in: CopierBridge 1.0 {words}" in caplog.text)
 
 
 @on_every_kind

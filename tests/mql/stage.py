@@ -216,9 +216,10 @@ async def bridge(
     *,
     tls: ssl.SSLContext | None = None,
     account: str = "",
+    sources: Path = MQL,
     **inputs: Any,
 ) -> AsyncIterator[tuple[RemoteGateway, Expert]]:
-    """Make a gateway to a terminal whose Expert Advisor comes by one of its ways."""
+    """Make a gateway to a terminal whose Expert Advisor, made from `sources`, comes by one of its ways."""
     terminal = mt5_terminal(server, faults)
     account = account or f"{LOGIN}@{server.name}"
     more: dict[str, Any] = {**INPUTS, "Carrier": CARRIERS[way]}
@@ -236,7 +237,7 @@ async def bridge(
     gateway = bridge_gateway(FaultyCarrier(carrier, terminal, faults), FACTS, account, clock=clock, open_timeout_s=2.0)
     plays = Terminal4 if platform == "mt4" else Terminal5
     more |= inputs
-    source = BY_DLL[platform] if way.startswith("dll") else None
+    source = sources / (BY_DLL if way.startswith("dll") else EXPERTS)[platform].relative_to(MQL)
     async with plays(terminal) as host, expert(platform, host, folder, clock=clock, source=source, **more) as running:
         try:
             yield gateway, running
