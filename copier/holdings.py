@@ -43,7 +43,7 @@ class Holdings:
     def _of_link(self, link: Link) -> tuple[Exposure, ...]:
         """Return a link's exposures; what the broker said to be closed counts no more, though no read has confirmed it yet."""
         cut = link.cut
-        gone = cut.tag if cut is not None and cut.answered and not cut.lots_after else ""
+        gone = cut.tag if cut is not None and cut.answered and not cut.unfound and not cut.lots_after else ""
         return tuple(self._of_leg(link, leg) for leg in link.legs if leg.living and leg.tag != gone)
 
     def _of_leg(self, link: Link, leg: Leg) -> Exposure:

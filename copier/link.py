@@ -110,6 +110,8 @@ class Cut(Record, frozen=True, kw_only=True):
     """The broker said done; until then, and after an unknown outcome, it may land as late as its not-after allows."""
     answered_ms: int = 0
     """When it said so: a slow broker may have executed only then, long after the order was sent."""
+    unfound: bool = False
+    """The broker knew no such ticket: it is gone, or on MT4 what another hand has left of it has another."""
 
     @property
     def whole(self) -> bool:

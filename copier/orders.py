@@ -212,7 +212,7 @@ class Orders:
         except Rejected as error:
             if error.reason is Reason.INVALID_TICKET and (leg.identifier or book_net is not None):
                 # It is gone already; a read must say so too. One that no read has shown may just not be listed yet.
-                return replace(link, cut=replace(cut, answered=True, answered_ms=self._clock.now_ms()))
+                return replace(link, cut=replace(cut, answered=True, answered_ms=self._clock.now_ms(), unfound=True))
             raise NotDone(error) from error
         except (Unavailable, InvalidRequest) as error:
             raise NotDone(error) from error
@@ -224,9 +224,10 @@ class Orders:
             state = LegState.OPEN if left else LegState.CLOSED
             # The position it was taken back from may be gone, and what holds the symbol now has another ticket.
             return with_leg(replace(link, cut=None), replace(leg, lots=left, state=state, ticket=rest or leg.ticket))
-        cut = replace(cut, answered=True, answered_ms=self._clock.now_ms())
+        left = max(cut.lots_after, leg.lots - part)  # Less may be filled than was asked for.
+        cut = replace(cut, answered=True, answered_ms=self._clock.now_ms(), lots_after=left)
         if cut.lots_after:  # What was filled may be less than asked; until a read shows it, the rest counts as open.
-            link = with_leg(link, replace(leg, lots=max(cut.lots_after, leg.lots - part), ticket=rest or leg.ticket))
+            link = with_leg(link, replace(leg, lots=left, ticket=rest or leg.ticket))
         return replace(link, cut=cut)
 
     async def set_levels(self, ticket: int, stop_loss: Decimal, take_profit: Decimal) -> bool:

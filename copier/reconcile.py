@@ -111,7 +111,8 @@ def fold(link: Link, book: Book, owned: dict[int, str]) -> tuple[Link, list[Find
             legs[index], cut = seen(leg, position, cut, book)
         elif leg.state is LegState.OPEN:
             mine = cut if cut is not None and cut.tag == leg.tag else None
-            if mine is not None and mine.lots_after == 0 and mine.answered and book.began_ms >= mine.landed_ms:
+            split = mine is not None and mine.unfound and book.mode is MarginMode.MT4
+            if mine is not None and not split and mine.lots_after == 0 and mine.answered and book.began_ms >= mine.landed_ms:
                 legs[index], cut = replace(leg, state=LegState.CLOSED, lots=ZERO), None
             else:
                 findings.append(Missing(link=link, leg=leg))

@@ -1,10 +1,11 @@
 """What overlaps: an order that fails while its master moves on, a hand between two reads, a restart before the list is full."""
 
+import asyncio
 from typing import Any
 
 import pytest
 
-from copier.gateways.paper_faults import Operation, comment_stripped, delay, empty_list, never_answered
+from copier.gateways.paper_faults import Operation, comment_stripped, delay, empty_list, never_answered, partial_fill
 from copier.model import MarginMode, Side
 from tests.simulation.loop import run_shuffled
 from tests.stories.test_faults import codes, flat_when_closed, to
@@ -127,5 +128,41 @@ def test_a_copy_told_by_its_deal_alone_is_closed_once_the_list_shows_it() -> Non
         await world.settle(9)
         assert world.link().lots == D("1.00")
         await flat_when_closed(world, ticket, 20)
+
+    story(to(MarginMode.MT4), tell)
+
+
+@pytest.mark.parametrize("mode", [MarginMode.HEDGING, MarginMode.MT4])
+def test_what_a_close_that_was_filled_in_part_has_left_still_counts_in_a_limit(mode: MarginMode) -> None:
+    async def tell(world: World) -> None:
+        account = world.accounts["f"]
+        account.faults.visibility_lag_ms = 450
+        first = world.buy("EURUSD", "1.00")
+        await world.settle()
+        account.faults.next(Operation.CLOSE, partial_fill("0.5"))
+        world.close(first)
+        second = world.buy("XAUUSD", "1.20")
+        most = D(0)
+        for _ in range(300):
+            await asyncio.sleep(0.01)
+            most = max(most, sum((position.lots for position in account.positions), D(0)))
+        assert most <= D("1.50")
+        await flat_when_closed(world, second)
+
+    story(to(mode, follower_risk={"open": {"lots_max": "1.5"}}), tell)
+
+
+def test_an_mt4_ticket_that_the_broker_does_not_know_is_not_gone_by_one_list_without_it() -> None:
+    async def tell(world: World) -> None:
+        account = world.accounts["f"]
+        ticket = world.buy("EURUSD", "1.00")
+        await world.settle()
+        account.server.close(1, account.positions[0].ticket, "0.40")
+        account.faults.next(Operation.POSITIONS, empty_list(), times=2)
+        world.close(ticket)
+        await world.settle(0.5)
+        assert world.link().lots
+        await world.settle(10)
+        assert account.positions == ()
 
     story(to(MarginMode.MT4), tell)
