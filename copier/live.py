@@ -14,10 +14,11 @@ from rich.panel import Panel
 from rich.text import Text
 
 from copier.app import App
+from copier.aside import Aside
 from copier.errors import CopierError
 from copier.link import Link
 from copier.model import Receipt, Stamps
-from copier.tables import accounts_table, hops_line, links_table, receipt_line
+from copier.tables import accounts_table, hops_line, links_table, receipt_line, receipt_words
 from copier.words import copied_stamps, hops, sentence
 
 FRAMES_PER_S = 5
@@ -43,30 +44,41 @@ class View(Protocol):
 
 
 class PlainView:
-    """One line per happening."""
+    """One line per happening; in colour on a terminal."""
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Console, aside: Aside) -> None:
         self._console = console
+        self._aside = aside
 
     def tell(self, line: str) -> None:
         """Print a line of the story."""
-        self._console.print(Text(line, style="bold"), soft_wrap=True)
+        self._aside.put(lambda: self._console.print(Text(line, style="bold"), soft_wrap=True))
 
     def show(self, receipt: Receipt) -> None:
         """Print a receipt in words."""
-        self._console.print(Text("  ").append(receipt_line(receipt)), soft_wrap=True)
+        self._aside.put(lambda: self._print(receipt))
+
+    def _print(self, receipt: Receipt) -> None:
+        if self._console.is_terminal:
+            self._console.print(Text("  ").append(receipt_line(receipt)), soft_wrap=True)
+        else:  # A service's log: laying out colours nobody sees takes longer than the copy did.
+            self._console.file.write(f"  {receipt_words(receipt)}\n")
+            self._console.file.flush()
 
 
 class JsonView:
     """One JSON object per line."""
 
+    def __init__(self, aside: Aside) -> None:
+        self._aside = aside
+
     def tell(self, line: str) -> None:
         """Write a line of the story."""
-        _write({"story": line})
+        self._aside.put(lambda: _write({"story": line}))
 
     def show(self, receipt: Receipt) -> None:
         """Write a receipt, with its words."""
-        _write({"receipt": receipt, "words": sentence(receipt)})
+        self._aside.put(lambda: _write({"receipt": receipt, "words": sentence(receipt)}))
 
 
 class LiveView:
@@ -107,7 +119,7 @@ class LiveView:
     async def _draw(self, live: Live) -> None:
         while True:
             self._screen = live.console.size
-            live.update(self.picture(), refresh=True)
+            await asyncio.to_thread(live.update, self.picture(), refresh=True)  # Laying it out takes as long as many copies.
             await asyncio.sleep(1 / FRAMES_PER_S)
 
     async def _read_accounts(self) -> None:

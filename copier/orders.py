@@ -139,7 +139,7 @@ class Orders:
 
     async def _open(self, link: Link, leg: Leg, request: TradeRequest, permit: Permit) -> tuple[Link, TradeResult | None]:
         self._expect_good(permit)
-        log.info("%s: %s %s %s lots as %s", self._name, request.action, request.symbol, request.lots, leg.tag)
+        log.debug("%s: %s %s %s lots as %s", self._name, request.action, request.symbol, request.lots, leg.tag)
         try:
             result = await self._gateway.execute_trade(request, permit)
         except (Rejected, Unavailable, InvalidRequest) as error:
@@ -158,7 +158,7 @@ class Orders:
             stop_loss=request.stop_loss if result.stops_set else ZERO,
             take_profit=request.take_profit if result.stops_set else ZERO,
         )
-        log.info("%s: %s is ticket %s, %s lots at %s", self._name, leg.tag, done.ticket, done.filled, done.price)
+        log.debug("%s: %s is ticket %s, %s lots at %s", self._name, leg.tag, done.ticket, done.filled, done.price)
         return with_leg(link, done), result
 
     async def cut_leg(
@@ -199,7 +199,7 @@ class Orders:
         book_net, part = cut.net_before, cut.lots_before - cut.lots_after
         against = book_net is not None and (position is None or position.type is not leg.side)
         self._expect_good(permit)
-        log.info("%s: ticket %s down to %s lots", self._name, cut.ticket, cut.lots_after)
+        log.debug("%s: ticket %s down to %s lots", self._name, cut.ticket, cut.lots_after)
         try:
             if against:
                 back = TradeRequest(symbol=link.symbol, action=leg.side.opposite, lots=part, tag=leg.tag)

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.logging import RichHandler
 
 from copier.app import App, Role
+from copier.aside import Aside, AsideHandler, writing
 from copier.clock import SystemClock
 from copier.demo import Demo, DemoEnd
 from copier.errors import SettingsError
@@ -39,9 +40,9 @@ def settle_memory() -> None:
 async def run_app(settings: Settings, role: Role, kind: str) -> None:
     """Run a role until Ctrl+C or SIGTERM. `kind` of view: live, plain or json."""
     console = Console()
-    with _logging(settings.log, console if kind == "live" else None):
+    with writing() as aside, _logging(settings.log, console if kind == "live" else None, aside):
         app = App(settings, SystemClock(), role=role)
-        view = _view(kind, app, console, "mt-copier")
+        view = _view(kind, app, console, aside, "mt-copier")
         app.listeners.append(view.show)
         async with app, _answering(app), _shown(view, console):
             view.tell(_started(app))
@@ -56,16 +57,17 @@ async def run_demo(kind: str) -> DemoEnd:
     console = Console()
     story: list[View] = []
     demo = Demo(SystemClock(), lambda line: story[0].tell(line))
-    story.append(_view(kind, demo.app, console, "mt-copier demo: real engine, simulated brokers"))
-    demo.app.listeners.append(story[0].show)
     log = logging.getLogger("copier")
     before = log.level
-    log.setLevel(logging.CRITICAL)  # Its troubles are part of the story, and told there.
-    try:
-        async with demo.live(), _shown(story[0], console):
-            end = await demo.play()
-    finally:
-        log.setLevel(before)
+    with writing() as aside:
+        story.append(_view(kind, demo.app, console, aside, "mt-copier demo: real engine, simulated brokers"))
+        demo.app.listeners.append(story[0].show)
+        log.setLevel(logging.CRITICAL)  # Its troubles are part of the story, and told there.
+        try:
+            async with demo.live(), _shown(story[0], console):
+                end = await demo.play()
+        finally:
+            log.setLevel(before)
     if kind != "json":
         _show_end(end, console)
     return end
@@ -82,14 +84,14 @@ def _show_end(end: DemoEnd, console: Console) -> None:
     console.print(f"[bold {'green' if end.good else 'red'}]{end.verdict}[/]", highlight=False)
 
 
-def _view(kind: str, app: App, console: Console, title: str) -> "View":
+def _view(kind: str, app: App, console: Console, aside: Aside, title: str) -> "View":
     match kind:
         case "live":
             return LiveView(app, title)
         case "json":
-            return JsonView()
+            return JsonView(aside)
         case _:
-            return PlainView(console)
+            return PlainView(console, aside)
 
 
 @contextlib.asynccontextmanager
@@ -160,7 +162,7 @@ class _JsonLines(logging.Formatter):
 
 
 @contextlib.contextmanager
-def _logging(settings: LogSettings, console: Console | None) -> Iterator[None]:
+def _logging(settings: LogSettings, console: Console | None, aside: Aside) -> Iterator[None]:
     """Log as the settings say: above the moving picture, to stderr, or into a file."""
     handler: logging.Handler
     if settings.file is not None:
@@ -176,10 +178,11 @@ def _logging(settings: LogSettings, console: Console | None) -> Iterator[None]:
     root = logging.getLogger("copier")
     before = root.level
     root.setLevel(settings.level.value.upper())
-    root.addHandler(handler)
+    written = AsideHandler(aside, handler)
+    root.addHandler(written)
     try:
         yield
     finally:
-        root.removeHandler(handler)
+        root.removeHandler(written)
         root.setLevel(before)
-        handler.close()
+        aside.put(handler.close)

@@ -51,6 +51,11 @@ def receipt_line(receipt: Receipt) -> Text:
     return line.append(sentence(receipt), style=COLOURS[receipt.verdict])
 
 
+def receipt_words(receipt: Receipt) -> str:
+    """Return one receipt as one line without colours."""
+    return f"{clock(receipt.at_ms)}  {receipt.follower:<9} {sentence(receipt)}"
+
+
 def accounts_table(rows: Iterable[tuple[str, str, Account | None, int, str]]) -> Table:
     """Return accounts by name, role, last read, number of positions, and trouble if there is any."""
     table = Table(title="Accounts", title_justify="left", expand=True, box=box.SIMPLE_HEAD)

@@ -2,11 +2,13 @@
 
 import io
 import json
+import threading
 from decimal import Decimal
 
 import pytest
 from rich.console import Console
 
+from copier.aside import Aside, writing
 from copier.clock import LoopClock, run_virtual
 from copier.demo import Demo
 from copier.live import JsonView, LiveView, PlainView
@@ -114,15 +116,46 @@ def test_slippage_is_the_mean_of_what_is_known() -> None:
     assert mean_slippage([receipt()]) is None
 
 
+def test_a_screen_that_stands_still_holds_up_nobody_and_what_it_missed_is_counted() -> None:
+    goes_on, written = threading.Event(), list[int]()
+
+    def stand_still() -> None:
+        goes_on.wait(60)
+
+    aside = Aside(waiting_max=3)
+    aside.put(stand_still)
+    for number in range(10):
+        aside.put(lambda number=number: written.append(number))  # type: ignore[misc]
+    assert aside.left_out >= 6
+    assert written == []
+    goes_on.set()
+    aside.close()
+    assert written == list(range(10 - aside.left_out))
+
+
+def test_a_pipe_that_breaks_stops_no_more_than_what_was_written_to_it() -> None:
+    written = []
+
+    def fails() -> None:
+        raise BrokenPipeError
+
+    with writing() as aside:
+        aside.put(fails)
+        aside.put(lambda: written.append("on"))
+    assert (written, aside.left_out) == (["on"], 1)
+
+
 def test_without_a_terminal_every_happening_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     screen = console(40, 10)
-    view = PlainView(screen)
-    view.tell("The master buys.")
-    view.show(receipt(message="a long reason that does not fit forty columns at all"))
+    with writing() as aside:
+        view = PlainView(screen, aside)
+        view.tell("The master buys.")
+        view.show(receipt(message="a long reason that does not fit forty columns at all"))
     assert isinstance(screen.file, io.StringIO)
     assert len(screen.file.getvalue().splitlines()) == 2
-    JsonView().show(receipt())
-    JsonView().tell("The master buys.")
+    with writing() as aside:
+        JsonView(aside).show(receipt())
+        JsonView(aside).tell("The master buys.")
     told = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert told[0]["words"] == "bought 0.25 EURUSD at 1.10000"
     assert told[0]["receipt"]["follower"] == "f"

@@ -193,7 +193,7 @@ class History:
         logger = logging.getLogger("copier")
         level = logger.level
         logger.addHandler(keep)
-        logger.setLevel(logging.INFO)
+        logger.setLevel(logging.DEBUG)
         try:
             yield
         finally:
