@@ -82,7 +82,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     for outcome in failed:
         sys.stdout.write(f"seed {outcome.seed}: {'; '.join(outcome.wrong[:3])}\n")
-    if asked.write is not None and outcomes:
+    if asked.write is not None:
         options = list(arguments if arguments is not None else sys.argv[1:])
         asked.write.write_text(page(shlex.join(["python", "-m", "tests.simulation", *options]), outcomes, swept))
     return 1 if failed else 0
