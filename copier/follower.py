@@ -316,6 +316,8 @@ class Follower:
             await self.lane.landed()
         now = asyncio.get_running_loop().time()
         self._again = {name: value for name, value in self._again.items() if value[0] > now or name in self.memory.dirty}
+        if len(self._complained) > len(self.links):
+            self._complained = {name: code for name, code in self._complained.items() if name in self.links}
         for name in [name for name in self.memory.dirty if self._again.get(name, (0.0, 0.0))[0] <= now]:
             if self._ending.is_set():
                 return

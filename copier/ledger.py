@@ -23,8 +23,8 @@ from copier.leases import FOLLOWER, Leases, RolesLost, chunks, lock
 from copier.link import Link
 from copier.model import Receipt, Record
 
-TOMBSTONES_MS = 48 * 3600 * 1000
-"""Links that ended are loaded again for so long, so that a late duplicate finds them closed."""
+TOMBSTONES_MS = 15 * 60 * 1000
+"""Links that ended are known for so long, so that a late duplicate finds them closed; what is older is too old to be copied."""
 PROJECTED_AT_ONCE = 400
 """Entries brought into the tables in one transaction, about 10 ms of work: whoever has a record to write waits no longer."""
 ROWS_AT_ONCE = 50

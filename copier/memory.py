@@ -5,6 +5,7 @@ keeps what is believed of our orders. Each owns its fields, so that neither can 
 """
 
 import asyncio
+import itertools
 import logging
 from collections.abc import Mapping
 from decimal import Decimal
@@ -14,7 +15,7 @@ import msgspec
 
 from copier.clock import Clock
 from copier.errors import CopierError
-from copier.ledger import FactKept, JournalEntry, Ledger, LinkKept, ReadingKept, ReceiptKept, Remembered
+from copier.ledger import TOMBSTONES_MS, FactKept, JournalEntry, Ledger, LinkKept, ReadingKept, ReceiptKept, Remembered
 from copier.link import Leg, LegState, Link, LinkName
 from copier.model import ZERO, MasterFacts, Receipt, SymbolSpec, Verdict
 from copier.plan import Planned, side_of
@@ -24,6 +25,9 @@ from copier.stream import EntryId
 log = logging.getLogger(__name__)
 replace = msgspec.structs.replace
 
+GIVEN_UP_MS = 48 * 3600 * 1000
+"""Orders that were given up as lost are remembered for so long: a deal may tell of one after all."""
+FORGOTTEN_AT_ONCE = 10
 READINGS_MS = 10_000
 """How far a quiet master was read is journaled so often: reading the same snapshots again changes nothing."""
 
@@ -93,6 +97,9 @@ class Memory:
         """When the oldest reading position that is not durable was noted."""
         self._begun = {master for master, relation in self.relations.items() if relation.started}
         """Masters of which a reading position is durable."""
+        now = clock.now_ms()
+        self._ended = {name: now for name, link in self.links.items() if not link.living}
+        """Links that ended, and when that was last said; the first is the first to be forgotten."""
         for link in self.links.values():
             self._judge(link)
 
@@ -128,11 +135,29 @@ class Memory:
             self.links[link.name] = link
             self._touched[link.name] = None
             self.unweighed[link.name] = None
+            self._ended.pop(link.name, None)
             if link.living:
                 self.living[link.name] = link
             else:
                 self.living.pop(link.name, None)
+                self._ended[link.name] = self.clock.now_ms()
+                self._forget()
             self._judge(link)
+
+    def _forget(self) -> None:
+        """Drop what ended long ago, is durable, and can turn up no more: months of trading must not fill the memory."""
+        now = self.clock.now_ms()
+        for name, at_ms in list(itertools.islice(self._ended.items(), FORGOTTEN_AT_ONCE)):
+            if now - at_ms < TOMBSTONES_MS:
+                return
+            given_up = any(leg.state is LegState.FAILED and now - leg.not_after_ms < GIVEN_UP_MS for leg in self.links[name].legs)
+            del self._ended[name]
+            if given_up or name in self._touched or name in self.dirty:
+                self._ended[name] = now  # It is asked about again.
+                continue
+            del self.links[name]
+            self.asked.pop(name, None)
+            self.uncertain.pop(name, None)
 
     def _judge(self, link: Link) -> None:
         for leg in link.legs:

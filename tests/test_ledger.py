@@ -207,7 +207,7 @@ def test_thousands_of_followers_are_taken_and_loaded() -> None:
     on(tell)
 
 
-def test_an_ended_link_is_remembered_for_two_days_and_a_living_one_for_ever() -> None:
+def test_an_ended_link_is_remembered_for_a_while_and_a_living_one_for_ever() -> None:
     async def tell(database: Database, clock: LoopClock) -> None:
         ledger = await owner(database, clock)
         await ledger.append([kept(key="1.1", ended=True), kept(key="2.1")])
