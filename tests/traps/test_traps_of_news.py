@@ -123,7 +123,8 @@ def test_trap_05_an_older_order_that_must_be_retried_is_executed_after_a_newer_o
         assert world.net_is("XAUUSD", "-0.50")
         assert world.net_is("EURUSD", "1.00")
 
-    story(hedging, tell)
+    # One after another, each on a fresh price: there an older one can be forgotten behind a newer one.
+    story(lambda: World(HEDGING, one(HEDGING, {"protection": {"read_ahead_max_ms": 0}})), tell)
 
 
 # 6 -------------------------------------------------------------------------------------------------------------------------
