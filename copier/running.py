@@ -27,7 +27,7 @@ SETTLED_S = 10.0
 
 LOOK_SELDOM = (50_000, 20, 100)
 """The collector looks for cycles after so many new objects, and at older ones so many times more seldom: at the
-interpreter's own pace it takes an eighth of the processor's time under load, and stops everything for 50 ms now and then."""
+interpreter's own pace it takes a good part of the processor's time under load, and stops everything now and then."""
 
 
 def settle_memory() -> None:

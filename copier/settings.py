@@ -489,7 +489,7 @@ class LogSettings(Policy):
     """What is logged, and where to."""
 
     level: LogLevel = LogLevel.INFO
-    """`debug`, `info`, `warning` or `error`."""
+    """`debug`, `info`, `warning` or `error`; `debug` tells of each order as it leaves and is answered, as its receipt does."""
     format: LogFormat = LogFormat.TEXT
     """`text` for people, `json` for machines."""
     file: Path | None = None
