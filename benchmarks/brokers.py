@@ -211,7 +211,7 @@ class Master:
 
     def __init__(self, clock: Clock, *, held: int = 10, holds: int = 0) -> None:
         self.server = paper_server(clock)
-        self.server.add_account(PaperAccount(1, balance=D(10_000_000)))
+        self.server.add_account(PaperAccount(1, balance=D(10_000_000), history_max=1_000))
         self.gateway = PaperGateway(self.server, 1, clock=clock)
         self._held = max(held, holds)
         for _ in range(holds):

@@ -167,12 +167,23 @@ class Follower:
     def just_closed(self, leg: Leg) -> bool:
         """Whether a close of this leg was sent so recently that the list may be late."""
         at_s = self._closed_s.get(leg.tag, -math.inf)
-        return asyncio.get_running_loop().time() - at_s < max(PAUSE_MIN_S, self.gateway.facts.settle_s)
+        return asyncio.get_running_loop().time() - at_s < self._late_list_s
+
+    @property
+    def _late_list_s(self) -> float:
+        return max(PAUSE_MIN_S, self.gateway.facts.settle_s)
+
+    def _close_sent(self, leg: Leg) -> None:
+        now = asyncio.get_running_loop().time()
+        while self._closed_s and now - next(iter(self._closed_s.values())) >= self._late_list_s:
+            del self._closed_s[next(iter(self._closed_s))]
+        self._closed_s.pop(leg.tag, None)  # The last sent stands last.
+        self._closed_s[leg.tag] = now
 
     def closed(self, link: Link, leg: Leg) -> None:
         """Take note that a leg's whole close was answered, or may be on its way; a fresh read must confirm it."""
         self.memory.believe(link)
-        self._closed_s[leg.tag] = asyncio.get_running_loop().time()
+        self._close_sent(leg)
         self.level_within(CONFIRM_S if link.cut is None or link.cut.answered else PAUSE_MIN_S)
 
     def refused(self, name: LinkName, refusal: NotDone) -> None:
@@ -535,10 +546,6 @@ class Follower:
     async def _cut(self, link: Link, leg: Leg, lots_after: Decimal) -> bool:
         if self.leveller.waits_for(link.symbol, link.name):
             return self.wait_for_symbol(link)
-        now = asyncio.get_running_loop().time()
-        self._closed_s = {
-            tag: at for tag, at in self._closed_s.items() if now - at < max(PAUSE_MIN_S, self.gateway.facts.settle_s)
-        }
         if self.just_closed(leg):
             return self.wait_for_symbol(link)
         net = position = None
@@ -566,7 +573,7 @@ class Follower:
             self.leveller.traded(link.symbol)
         self.memory.believe(link)
         if net is None and not lots_after:
-            self._closed_s[leg.tag] = now
+            self._close_sent(leg)
         answered = link.cut is None or link.cut.answered
         self.level_within(PAUSE_MIN_S if not answered else CONFIRM_S if not lots_after else 0.0)
         if net is not None and link.cut is None:

@@ -30,6 +30,8 @@ REQUOTE_PAUSE_S = 0.05
 PAUSE_MIN_S = 0.2
 SNAPSHOT_PAUSE_S = 1.0
 AGES = frozenset({"open_too_old", "existing_too_old"})
+PACED_MAX = 1_000
+"""An account that takes more orders a second than this is not kept waiting at all."""
 LOOK_SOON_S = 0.5
 """After an open its position is looked at: only its identifier is sure to stay, and an answer does not tell it."""
 
@@ -91,7 +93,8 @@ class Opens:
         self._first_try_ms: dict[LinkName, int] = {}
         self._names: dict[tuple[str, str], tuple[SymbolSpec | None, Catalogue | None, str | Refused]] = {}
         """By master and its symbol: both sides' rules, and what came of them."""
-        self._sent_s: deque[float] = deque(maxlen=1_000)
+        bursts = [_burst(float(relation.policy.protection.orders_per_s)) for relation in memory.relations.values()]
+        self._sent_s: deque[float] = deque(maxlen=max((burst for burst in bursts if burst <= PACED_MAX), default=0))
         """When the last opens were sent, on the loop's clock."""
 
     async def open(self, link: Link, master_lots: Decimal) -> bool:
@@ -320,13 +323,13 @@ class Opens:
     async def _pace(self, orders_per_s: float) -> None:
         """Wait until the account has room for another open in this second; closes and reductions never wait."""
         loop = asyncio.get_running_loop()
-        burst = max(1, int(orders_per_s))
+        burst = _burst(orders_per_s)
         if len(self._sent_s) >= burst:
             await asyncio.sleep(max(0.0, self._sent_s[-burst] + burst / orders_per_s - loop.time()))
         self._sent_s.append(loop.time())
 
     def _has_room(self, orders_per_s: float) -> bool:
-        burst = max(1, int(orders_per_s))
+        burst = _burst(orders_per_s)
         if len(self._sent_s) < burst:
             return True
         return self._sent_s[-burst] + burst / orders_per_s <= asyncio.get_running_loop().time()
@@ -387,6 +390,10 @@ class Opens:
         )
         laid_for = levels_of(link.position)
         self._memory.believe(replace(link, stop_loss=levels.stop, take_profit=levels.target, laid_for=laid_for))
+
+
+def _burst(orders_per_s: float) -> int:
+    return max(1, int(orders_per_s))
 
 
 def _decided(link: Link, planned: Planned, master_lots: Decimal) -> Link:
