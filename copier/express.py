@@ -13,6 +13,7 @@ from copier.follower import Follower
 from copier.lane import Flight
 from copier.ledger import Ledger
 from copier.memory import Unsaved
+from copier.opens import JustRead
 
 log = logging.getLogger(__name__)
 
@@ -46,12 +47,12 @@ class Express:
             found = {follower.name: follower for follower, _ in ready}
             self._start(self._depart_unless_refused(ready, [(follower, follower.memory.take()) for follower in found.values()]))
 
-    async def send_first(self, follower: Follower) -> bool:
+    async def send_first(self, follower: Follower, just_read: JustRead) -> bool:
         """Let a follower whose turn has come send all that is simple together, before it drives the rest one by one.
 
         Return, once it is durable and on its way, whether there was anything. Raise `StoreError` or `Fenced`: nothing was sent.
         """
-        ready = [(follower, flight) for flight in follower.lane.prepare()]
+        ready = [(follower, flight) for flight in follower.lane.prepare(just_read)]
         if ready:
             await self._depart(ready, [(follower, follower.memory.take())])
         return bool(ready)

@@ -27,7 +27,7 @@ from copier.leveller import Leveller
 from copier.link import Leg, LegState, Link, LinkName, LinkState
 from copier.memory import Memory, Relation
 from copier.model import ZERO, MarginMode, MasterPosition, Position, Receipt, Verdict
-from copier.opens import Opens
+from copier.opens import JustRead, Opens
 from copier.orders import ORDER_LIFE_MS, NotDone, Orders
 from copier.policy import Mode
 from copier.reconcile import CloseLeg, LetGo, OpenMore, ReduceLeg, Repair, SetLevels, repairs, with_leg
@@ -65,7 +65,7 @@ class Follower:
         remembered: Remembered,
         reconcile_s: float = 30.0,
         term: Term | None = None,
-        send_first: "Callable[[Follower], Awaitable[bool]]",
+        send_first: "Callable[[Follower, JustRead], Awaitable[bool]]",
     ) -> None:
         """`send_first` lets go, the short way, what of a turn is simple, and says whether that was anything."""
         self.name = name
@@ -319,8 +319,7 @@ class Follower:
         for _ in range(SENT_FIRST_MAX):
             if not self.memory.dirty or self.error or self._ending.is_set():
                 break
-            await self.lane.freshen()
-            if not await self._send_first(self):
+            if not await self._send_first(self, await self.lane.freshen()):
                 break
             if not self.memory.dirty and self._level_at > asyncio.get_running_loop().time():
                 return  # What is in the air is recorded when it lands.

@@ -14,7 +14,7 @@ import msgspec
 from copier.errors import CopierError, Fenced, StoreError
 from copier.link import LegState, Link, LinkName, LinkState
 from copier.model import ZERO, MarginMode
-from copier.opens import Opens
+from copier.opens import NOTHING_READ, JustRead, Opens
 from copier.orders import NotDone
 from copier.policy import Mode
 from copier.reconcile import repairs
@@ -55,7 +55,7 @@ class Lane:
             if task is not None:
                 task.cancel()
 
-    def prepare(self) -> list[Flight]:
+    def prepare(self, just_read: JustRead = NOTHING_READ) -> list[Flight]:
         """Return what is ready to be journaled and to leave, each already part of what is believed. Never waits."""
         follower = self._follower
         memory = follower.memory
@@ -66,7 +66,7 @@ class Lane:
             if name in self._flying or follower.put_off_until(name):
                 continue
             link = memory.links[name]
-            flight = self._open(link) if link.wanted_open else self._close(link)
+            flight = self._open(link, just_read) if link.wanted_open else self._close(link)
             if flight is not None:
                 memory.dirty.pop(name, None)
                 memory.asked.pop(name, None)
@@ -76,11 +76,12 @@ class Lane:
             follower.step_ms = follower.clock.now_ms()
         return flights
 
-    async def freshen(self) -> None:
-        """Read again what is too old for `prepare` to open on."""
+    async def freshen(self) -> JustRead:
+        """Read again what is too old for `prepare` to open on; return the prices that were read, for it alone."""
         memory = self._follower.memory
-        if self._certain():
-            await self._opens.freshen([link for link in map(memory.links.__getitem__, memory.dirty) if self._is_new(link)])
+        if not self._certain():
+            return NOTHING_READ
+        return await self._opens.freshen([link for link in map(memory.links.__getitem__, memory.dirty) if self._is_new(link)])
 
     def _certain(self) -> bool:
         follower = self._follower
@@ -94,11 +95,11 @@ class Lane:
             return False
         return link.position.lots > 0 and self._follower.memory.relations[link.master].policy.mode is not Mode.FROZEN
 
-    def _open(self, link: Link) -> Flight | None:
+    def _open(self, link: Link, just_read: JustRead) -> Flight | None:
         memory = self._follower.memory
         if not self._is_new(link):
             return None
-        prepared = self._opens.prepare(link)
+        prepared = self._opens.prepare(link, just_read)
         if prepared is None:
             return None
         order = self._opens.begin(prepared)

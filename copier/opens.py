@@ -1,12 +1,11 @@
 """One follower's opens: planned on fresh facts, journaled, sent, and what becomes of those that are refused."""
 
 import asyncio
-import contextlib
 import logging
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from decimal import Decimal
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import msgspec
 
@@ -34,6 +33,19 @@ PACED_MAX = 1_000
 """An account that takes more orders a second than this is not kept waiting at all."""
 LOOK_SOON_S = 0.5
 """After an open its position is looked at: only its identifier is sure to stay, and an answer does not tell it."""
+
+
+class JustRead(NamedTuple):
+    """What was looked at for orders that are prepared right now: it is decided on however long the answers took."""
+
+    prices: Mapping[str, tuple[Quote, int]]
+    """By symbol, and when each was answered."""
+    rates: Mapping[str, Decimal | None]
+    """By master."""
+    account: bool
+
+
+NOTHING_READ = JustRead({}, {}, account=False)
 
 
 class Agenda(Protocol):
@@ -128,23 +140,35 @@ class Opens:
         waited_ms = self._memory.clock.now_ms() - link.stamps.received_ms
         return relation.facts is None or waited_ms <= relation.policy.protection.open_age_max_s * 1000
 
-    async def freshen(self, links: Iterable[Link]) -> None:
+    async def freshen(self, links: Iterable[Link]) -> JustRead:
         """Read again what these opens are to be prepared on, where that is too old; what cannot be read stays old."""
-        symbols = {}
+        ages_ms: dict[str, int] = {}
+        masters: dict[str, int] = {}
         for link in links:
             age_max_ms = self._memory.relations[link.master].policy.protection.read_ahead_max_ms
             found = self._symbol(link) if age_max_ms else None
             if isinstance(found, tuple):
-                symbols[found[0]] = age_max_ms
-        with contextlib.suppress(GatewayError):
-            for symbol, age_max_ms in symbols.items():
-                if self._standing.quote_read(symbol, age_max_ms) is None:
-                    await self._standing.quote(symbol)
-                await self._standing.refresh_account(min(age_max_ms, ACCOUNT_AGE_MS))
+                ages_ms[found[0]] = masters[link.master] = age_max_ms
+        if not ages_ms:
+            return NOTHING_READ
+        prices: dict[str, tuple[Quote, int]] = {}
+        rates: dict[str, Decimal | None] = {}
+        standing, clock = self._standing, self._memory.clock
+        try:
+            await standing.refresh_account(min(*ages_ms.values(), ACCOUNT_AGE_MS))
+            for master, age_max_ms in masters.items():
+                facts = self._memory.relations[master].facts
+                rates[master] = standing.rate_read(facts, age_max_ms) or await standing.rate(facts)
+            for symbol, age_max_ms in ages_ms.items():
+                prices[symbol] = standing.quote_read(symbol, age_max_ms) or (await standing.quote(symbol), clock.now_ms())
+        except GatewayError:
+            return NOTHING_READ
+        return JustRead(prices, rates, account=True)
 
-    def prepare(self, link: Link) -> "Outgoing | None":
+    def prepare(self, link: Link, just_read: JustRead = NOTHING_READ) -> "Outgoing | None":
         """Plan a new position on what was read beforehand and return its one order, ready to be journaled and delivered.
 
+        What was just read is taken however long the answer took, as it would be by `open`.
         Return None where anything asks for a closer look: what was read is too old, a rule says no, more than one order is due.
         """
         relation = self._memory.relations[link.master]
@@ -158,9 +182,10 @@ class Opens:
         if isinstance(found, Refused):
             return None
         symbol, mode = found
-        read = self._standing.quote_read(symbol, age_max_ms)
-        rate = self._standing.rate_read(relation.facts, age_max_ms)
-        if read is None or (rate is None and relation.facts is not None) or not self._standing.account_read(age_max_ms):
+        read = just_read.prices.get(symbol) or self._standing.quote_read(symbol, age_max_ms)
+        rate = just_read.rates.get(link.master) or self._standing.rate_read(relation.facts, age_max_ms)
+        account = just_read.account or self._standing.account_read(age_max_ms)
+        if read is None or (rate is None and relation.facts is not None) or not account:
             return None
         quote, quote_ms = read
         master_lots = link.position.lots

@@ -149,6 +149,21 @@ def test_what_comes_while_the_turn_is_busy_leaves_together_once_it_is_not(flown:
     play(MarginMode.HEDGING, {}, tell)
 
 
+def test_opens_leave_together_though_each_answer_takes_longer_than_a_price_keeps(flown: list[str]) -> None:
+    async def tell(w: World) -> None:
+        flown.clear()
+        w.accounts["f"].gateway._latency_s = 0.8
+        await asyncio.sleep(5)
+        flown.clear()
+        for lots in ("1", "2", "3"):
+            w.buy("EURUSD", lots)
+        await w.settle(12)
+        assert w.net_is("EURUSD", "6")
+        assert len(flown) == 3
+
+    play(MarginMode.HEDGING, {"protection": {"read_ahead_max_ms": 500}}, tell)
+
+
 def test_a_position_that_takes_the_place_of_one_just_closed_fits_under_the_limit_for_one(flown: list[str]) -> None:
     async def tell(w: World) -> None:
         ticket = w.buy("EURUSD", "1")
