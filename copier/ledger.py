@@ -7,7 +7,8 @@ receipts are projections for people and for a fast start; they are brought up to
 
 import asyncio
 import math
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 
 import msgspec
 import sqlalchemy as sa
@@ -29,8 +30,12 @@ PROJECTED_AT_ONCE = 400
 """Entries brought into the tables in one transaction, about 10 ms of work: whoever has a record to write waits no longer."""
 ROWS_AT_ONCE = 50
 """Journal rows looked at for that."""
+BEHIND_MAX = 20_000
+"""While more entries than this are not in the tables, nobody rests: they are kept in memory until then."""
 ROW_BYTES_MAX = 1_000_000
 """What many append at the same moment is written in rows of at most so much: a reader takes four times that and no more."""
+ROW_ENTRIES_MAX = 1_000
+"""Mostly a row of so many entries is within that, and nothing has to be encoded twice."""
 _PROJECTION_LOCK = 0x6D74636F70696572
 
 
@@ -88,6 +93,8 @@ class Ledger:
         self._waiting: list[tuple[Sequence[JournalEntry], asyncio.Future[None]]] = []
         self._flushing: asyncio.Task[None] | None = None
         self._unprojected: list[tuple[int, list[JournalEntry]]] = []
+        self._newest: dict[tuple[str, str, str], int] = {}
+        """In which of those rows the newest of each link stands."""
         self.commits = Durations()
         """How long it took until entries were durable."""
         self.failures = 0
@@ -159,7 +166,7 @@ class Ledger:
             self._flushing = None
 
     async def _write(self, entries: list[JournalEntry]) -> None:
-        parts = _rows_of(entries)
+        parts = list(_rows_of(entries))
         now = self._clock.now_ms()
         needed = _roles_of(entries)
 
@@ -173,39 +180,56 @@ class Ledger:
             return written
 
         written = await self._database.run(work)
-        self._unprojected += [(seq, part) for seq, (part, _) in zip(written, parts, strict=True)]
+        for seq, (part, _) in zip(written, parts, strict=True):
+            self._unprojected.append((seq, part))
+            self._newest |= {_id_of(entry.link): seq for entry in part if isinstance(entry, LinkKept)}
 
     @property
     def behind(self) -> int:
         """How many entries are journaled but not in the tables yet."""
         return sum(len(entries) for _, entries in self._unprojected)
 
-    async def project(self) -> None:
+    async def project(self, rest: float = 0.0) -> None:
         """Bring the tables up to date with what this owner has journaled.
 
         The others do that with theirs. Nobody's rows come too late: who takes a follower over brings everything up to date first.
+        `rest` is how many times as long as each step took the database is then left to those with records to write.
         """
         if self._unprojected:
-            await self._bring(self.owner, self._unprojected[-1][0])
+            await self._bring(self.owner, self._unprojected[-1][0], rest)
 
     async def catch_up(self) -> None:
         """Bring the tables up to date with every owner's journal: what faces do before they read."""
         await self._bring(None)
 
-    async def _bring(self, owner: str | None, newest: int | None = None) -> None:
+    async def _bring(self, owner: str | None, newest: int | None = None, rest: float = 0.0) -> None:
         """Bring the tables up to date with an owner's rows up to this one; with everyone's, and all of them, where not said."""
-        seen = len(self._unprojected)
+        seen = self._unprojected[-1][0] if self._unprojected else 0
 
-        def work(connection: sa.Connection) -> int:
+        def work(connection: sa.Connection) -> int | None:
             if not may_write(connection, db.links):  # Who may only read sees what the engine has brought up to date.
-                return 0
+                return None
             rows = self._journal_after(connection, PROJECTED_AT_ONCE, owner, newest)
-            self._project(connection, rows)
-            return len(rows)
+            self._project(connection, rows, {} if newest is None else self._newest)
+            return max((seq for seq, writer, _ in rows if writer == self.owner), default=0) if rows else None
 
-        while await self._database.run_beside(work):  # Between two steps whoever has something to make durable has his turn.
-            pass
-        del self._unprojected[:seen]
+        loop = asyncio.get_running_loop()
+        began_s = loop.time()
+        # Between two steps whoever has something to make durable has his turn.
+        while (done := await self._database.run_beside(work)) is not None:
+            self._have_projected(done)
+            if self.behind < BEHIND_MAX:
+                await asyncio.sleep(rest * (loop.time() - began_s))
+            began_s = loop.time()
+        self._have_projected(seen)
+
+    def _have_projected(self, newest: int) -> None:
+        done = [each for each in self._unprojected if each[0] <= newest]
+        self._unprojected = self._unprojected[len(done) :]
+        for seq, entries in done:
+            for entry in entries:
+                if isinstance(entry, LinkKept) and self._newest.get(_id_of(entry.link)) == seq:
+                    del self._newest[_id_of(entry.link)]
 
     def _journal_after(
         self, connection: sa.Connection, entries_max: float = math.inf, owner: str | None = None, newest: int | None = None
@@ -236,12 +260,20 @@ class Ledger:
                 break
         return found
 
-    def _project(self, connection: sa.Connection, rows: list[tuple[int, str, list[JournalEntry]]]) -> None:
+    def _project(
+        self,
+        connection: sa.Connection,
+        rows: list[tuple[int, str, list[JournalEntry]]],
+        newest_of: Mapping[tuple[str, str, str], int] = MappingProxyType({}),
+    ) -> None:
+        """Bring rows into the tables; a link of which a later row tells by `newest_of` is left to that row."""
         if not rows:
             return
+        last = rows[-1][0]
         entries = [entry for _, _, batch in rows for entry in batch]
         now = self._clock.now_ms()
-        links = {(kept.link.follower, *kept.link.name): kept.link for kept in entries if isinstance(kept, LinkKept)}
+        links = {_id_of(kept.link): kept.link for kept in entries if isinstance(kept, LinkKept)}
+        links = {name: link for name, link in links.items() if newest_of.get(name, 0) <= last}
         readings = {(kept.follower, kept.master): kept.entry for kept in entries if isinstance(kept, ReadingKept)}
         facts = {(kept.follower, kept.name): bytes(kept.body) for kept in entries if isinstance(kept, FactKept)}
         receipts = [kept.receipt for kept in entries if isinstance(kept, ReceiptKept)]
@@ -343,13 +375,24 @@ def _read(connection: sa.Connection, seq: int) -> list[JournalEntry]:
     return wire.decode_kept(body or b"[]", list[JournalEntry])
 
 
-def _rows_of(entries: list[JournalEntry]) -> list[tuple[list[JournalEntry], bytes]]:
-    """Return entries in as many rows as it takes that each can be read back; all of them become durable together."""
+def _rows_of(entries: list[JournalEntry]) -> Iterator[tuple[list[JournalEntry], bytes]]:
+    """Yield entries in as many rows as it takes that each can be read back; all of them become durable together."""
+    for first in range(0, len(entries), ROW_ENTRIES_MAX):
+        yield from _halved(entries[first : first + ROW_ENTRIES_MAX])
+
+
+def _halved(entries: list[JournalEntry]) -> Iterator[tuple[list[JournalEntry], bytes]]:
     body = wire.encode(entries)
     if len(body) <= ROW_BYTES_MAX or len(entries) == 1:
-        return [(entries, body)]
+        yield entries, body
+        return
     half = len(entries) // 2
-    return _rows_of(entries[:half]) + _rows_of(entries[half:])
+    yield from _halved(entries[:half])
+    yield from _halved(entries[half:])
+
+
+def _id_of(link: Link) -> tuple[str, str, str]:
+    return (link.follower, link.master, link.key)
 
 
 def _link_row(link: Link, now: int) -> dict[str, object]:

@@ -479,6 +479,42 @@ def test_an_owner_brings_its_own_rows_into_the_tables_and_a_successor_everyones(
     on(tell)
 
 
+def test_a_state_that_a_later_row_replaces_is_left_to_it_and_a_crash_in_between_loses_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("copier.ledger.PROJECTED_AT_ONCE", 1)
+
+    async def in_tables(database: Database) -> list[str]:
+        rows = await database.run(lambda connection: connection.execute(sa.select(db.links.c.key).order_by(db.links.c.key)).all())
+        return [key for (key,) in rows]
+
+    async def tell(database: Database, clock: LoopClock) -> None:
+        ledger = await owner(database, clock)
+        await ledger.append([kept(key="1.1"), receipt(1)])
+        await ledger.append([kept(key="2.1"), receipt(2)])
+        await ledger.append([kept(key="1.1", lots="0.40"), receipt(3)])
+        steps, beside = [1, 2], database.run_beside
+
+        async def break_down(work: Any) -> Any:
+            if not steps:
+                raise StoreError("gone")
+            steps.pop()
+            return await beside(work)
+
+        monkeypatch.setattr(database, "run_beside", break_down)
+        with pytest.raises(StoreError):
+            await ledger.project(rest=4.0)
+        assert await in_tables(database) == ["2.1"]
+        assert ledger.behind == 2
+        monkeypatch.undo()
+        found = await Ledger(database, clock, "reader").load(["f"])
+        assert {key: held.lots for (_, key), held in found.links["f"].items()} == {"1.1": D("0.40"), "2.1": D("1.00")}
+        assert [r.at_ms for r in await ledger.receipts()] == [1, 2, 3]
+        assert ledger.behind == 0
+
+    on(tell)
+
+
 def test_more_than_one_row_can_hold_is_remembered_whole_after_a_crash() -> None:
     async def tell(database: Database, clock: LoopClock) -> None:
         ledger = await owner(database, clock)
