@@ -1,16 +1,20 @@
 """What the rules look at when one open is about to be sent: the order, the account, and all that is open or on its way."""
 
-from collections.abc import Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable
 from decimal import Decimal
-from functools import cached_property
+from operator import add, sub
+from typing import NamedTuple
 
 import msgspec
 
 from copier.model import ZERO, Account, Quote, Record, Side, SymbolSpec
 from copier.policy import Metric
 
+Combine = Callable[[Decimal, Decimal], Decimal]
+"""Adds or subtracts."""
 
-class Exposure(Record, frozen=True, kw_only=True, dict=True, gc=True):
+
+class Exposure(Record, frozen=True, kw_only=True):
     """One position of the follower's account, or one order on its way: for limits and margin both are open."""
 
     symbol: str
@@ -31,26 +35,6 @@ class Exposure(Record, frozen=True, kw_only=True, dict=True, gc=True):
     sending: bool = False
     """Sent, or about to be, and not yet in the account's figures."""
 
-    @cached_property
-    def valued(self) -> bool:
-        """Whether its symbol's rules say what it is worth."""
-        return valued(self.spec)
-
-    @cached_property
-    def notional(self) -> Decimal:
-        """Its whole value in the account's currency."""
-        return self.lots * notional(self.spec, self.current)
-
-    @cached_property
-    def currencies(self) -> tuple[tuple[str, Decimal], ...]:
-        """The currencies it is long (positive) and short, in the account's currency."""
-        return tuple((name, self.lots * worth) for name, worth in currencies(self.spec, self.side.sign, self.current))
-
-    @cached_property
-    def lost_at_stop(self) -> tuple[Decimal, Decimal]:
-        """What balance and equity lose when its stop is hit; only where it has a stop and is valued."""
-        return self.lost_at(min(self.stop * self.side.sign, self.current * self.side.sign) * self.side.sign)
-
     def lost_at(self, end: Decimal) -> tuple[Decimal, Decimal]:
         """Return what balance and equity lose when it ends at this price; a locked-in gain is no gain here."""
         if self.spec is None:
@@ -62,12 +46,24 @@ class Exposure(Record, frozen=True, kw_only=True, dict=True, gc=True):
         return of_balance, of_equity
 
 
+class Worth(NamedTuple):
+    """What one exposure comes to, in the account's currency."""
+
+    notional: Decimal
+    """Its whole value."""
+    currencies: tuple[tuple[str, Decimal], ...]
+    """The currencies it is long (positive) and short."""
+    of_balance: Decimal
+    """What the balance loses when its stop is hit; 0 where it has none."""
+    of_equity: Decimal
+
+
 class Sums:
     """What some exposures come to; money is in the account's currency."""
 
     __slots__ = (
-        "count", "currencies", "lost_of_balance", "lost_of_equity", "lots", "notional", "of_symbol", "one_way", "sending",
-        "unvalued", "without_stop",
+        "_worth", "count", "currencies", "lost_of_balance", "lost_of_equity", "lots", "notional", "of_symbol", "one_way",
+        "sending", "unvalued", "without_stop",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -87,39 +83,45 @@ class Sums:
         self.lost_of_balance = ZERO
         """What the balance loses when the stops of those that have one are hit."""
         self.lost_of_equity = ZERO
+        self._worth: dict[int, Worth] = {}
 
     def add(self, each: Exposure) -> None:
         """Count one more."""
-        self._count(each, 1)
+        self.count += 1
+        self._count(each, add)
         if each.sending:
             self.sending[id(each)] = each
         if not each.stop:
             self.without_stop[id(each)] = each
-        if not each.valued:
+        if valued(each.spec):
+            worth = self._worth[id(each)] = worth_of(each)
+            self._value(worth, add)
+        else:
             self.unvalued[id(each)] = each
 
     def remove(self, each: Exposure) -> None:
         """Count one no more, which was added before."""
-        self._count(each, -1)
+        self.count -= 1
+        self._count(each, sub)
         for apart in (self.sending, self.without_stop, self.unvalued):
             apart.pop(id(each), None)
+        worth = self._worth.pop(id(each), None)
+        if worth is not None:
+            self._value(worth, sub)
 
-    def _count(self, each: Exposure, sign: int) -> None:
-        lots, symbol = each.lots * sign, each.symbol
+    def _count(self, each: Exposure, combine: Combine) -> None:
+        lots, symbol = each.lots, each.symbol
         way = (symbol, each.side)
-        self.count += sign
-        self.lots += lots
-        self.of_symbol[symbol] = self.of_symbol.get(symbol, ZERO) + lots
-        self.one_way[way] = self.one_way.get(way, ZERO) + lots
-        if not each.valued:
-            return
-        self.notional += each.notional * sign
-        for currency, worth in each.currencies:
-            self.currencies[currency] = self.currencies.get(currency, ZERO) + worth * sign
-        if each.stop:
-            of_balance, of_equity = each.lost_at_stop
-            self.lost_of_balance += of_balance * sign
-            self.lost_of_equity += of_equity * sign
+        self.lots = combine(self.lots, lots)
+        self.of_symbol[symbol] = combine(self.of_symbol.get(symbol, ZERO), lots)
+        self.one_way[way] = combine(self.one_way.get(way, ZERO), lots)
+
+    def _value(self, worth: Worth, combine: Combine) -> None:
+        self.notional = combine(self.notional, worth.notional)
+        for currency, money in worth.currencies:
+            self.currencies[currency] = combine(self.currencies.get(currency, ZERO), money)
+        self.lost_of_balance = combine(self.lost_of_balance, worth.of_balance)
+        self.lost_of_equity = combine(self.lost_of_equity, worth.of_equity)
 
 
 class Held:
@@ -170,6 +172,21 @@ class Held:
                     if each.relation == relation:
                         found.add(each)
         return found
+
+
+def worth_of(each: Exposure) -> Worth:
+    """Return what an exposure comes to whose symbol's rules say what it is worth."""
+    of_balance = of_equity = ZERO
+    if each.stop:
+        at_worst = min(each.stop, each.current) if each.side is Side.BUY else max(each.stop, each.current)
+        of_balance, of_equity = each.lost_at(at_worst)
+    of_one = currencies(each.spec, each.side.sign, each.current)
+    return Worth(
+        notional=each.lots * notional(each.spec, each.current),
+        currencies=tuple((name, each.lots * money) for name, money in of_one),
+        of_balance=of_balance,
+        of_equity=of_equity,
+    )
 
 
 def valued(spec: SymbolSpec | None) -> bool:
