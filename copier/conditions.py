@@ -8,10 +8,10 @@ import msgspec
 from copier.alert import Watchdog
 from copier.follower import Follower
 from copier.link import Leg, LegState, Link
-from copier.model import MarginMode, Quote
+from copier.model import ZERO, MarginMode, Position, Quote, SymbolSpec
 from copier.opens import levels_of
 from copier.policy import LevelMode, Mode
-from copier.reconcile import target_lots
+from copier.reconcile import Book, target_lots
 from copier.sizing import lots_to_close
 from copier.steps import plain
 
@@ -51,41 +51,120 @@ class Unprotected(msgspec.Struct, frozen=True, kw_only=True):
         return f"{self.follower.name} {self.link.master} {self.link.key} #{self.ticket}"
 
 
-def unprotected(follower: Follower) -> Iterator[Unprotected]:
+class Inspection:
+    """One follower's copies, each looked at once: what is in order is not asked about again before it changes.
+
+    A copy is in order by itself alone, by its relation's policy, which stays, and by its symbol's rules; on a netting account
+    by what its symbol holds besides. Whether a person wants a relation to stand still is asked of the others only.
+    """
+
+    def __init__(self, follower: Follower) -> None:
+        self.follower = follower
+        self._mode = MarginMode.HEDGING
+        self._in_order: dict[int, Link] = {}
+        """By identity: a link never changes, what changes is another one."""
+        self._specs: dict[str, SymbolSpec | None] = {}
+        """By which rules of their symbols those are in order."""
+        self._nets: tuple[Book, dict[str, Decimal], int] | None = None
+        """The read, the foreign volume and the number of copies by which the symbols of a netting account are in order."""
+
+    def doubtful(self) -> list[Link]:
+        """Return the living links that something may be wrong with, in their order."""
+        standing, living = self.follower.standing, self.follower.memory.living
+        if self._mode is not standing.mode or any(self._rules_changed(symbol) for symbol in self._specs):
+            self._mode = standing.mode
+            self._in_order, self._specs, self._nets = {}, {}, None
+        in_order = self._in_order
+        doubtful = fresh = [link for link in living.values() if id(link) not in in_order]
+        if fresh:
+            doubtful = [link for link in fresh if not self._judge(link)]
+            if len(in_order) > 2 * len(living):
+                self._in_order = {id(link): link for link in living.values() if id(link) in in_order}
+        if self._mode is not MarginMode.NETTING:
+            return doubtful
+        odd = self._odd_symbols(changed=bool(fresh))
+        return [link for link in living.values() if link.symbol in odd or id(link) not in in_order] if odd else doubtful
+
+    def _rules_changed(self, symbol: str) -> bool:
+        known, now = self._specs[symbol], self.follower.standing.spec(symbol)
+        return now is not known and now != known
+
+    def _judge(self, link: Link) -> bool:
+        """Return whether a link is in order, and remember it."""
+        if link.cut is not None or any(leg.living and leg.state is not LegState.OPEN for leg in link.legs):
+            return False
+        if link.legs:
+            if self._mode is not MarginMode.NETTING and any(_lacks_stop(self.follower, link, leg) for leg in link.legs):
+                return False
+            spec = self._specs[link.symbol] = self.follower.standing.spec(link.symbol)
+            if too_much(link, spec)[1] > 0:
+                return False
+        self._in_order[id(link)] = link
+        return True
+
+    def _odd_symbols(self, *, changed: bool) -> set[str]:
+        """Return the symbols of a netting account that do not add up, or whose stop is not the one wanted."""
+        leveller, living = self.follower.leveller, self.follower.memory.living
+        nets = self._nets
+        if not changed and nets is not None and nets[0] is leveller.book and nets[1:] == (leveller.foreign, len(living)):
+            return set()
+        symbols = {link.symbol for link in living.values() if link.lots}
+        odd = {symbol for symbol in symbols if not leveller.understood(symbol) or _net_lacks_stop(leveller.net_stop(symbol))}
+        self._nets = None if odd else (leveller.book, dict(leveller.foreign), len(living))
+        return odd
+
+
+def unprotected(follower: Follower, links: list[Link]) -> Iterator[Unprotected]:
     """Find the copies whose stop at the broker, by what is believed of it, is not the one wanted."""
     symbols: set[str] = set()
-    for link in list(follower.memory.living.values()):
-        legs = [leg for leg in link.legs if leg.state is LegState.OPEN and leg.lots]
-        if not legs or not link.wanted_open or stands_still(follower, link.master):
+    for link in links:
+        if not any(_needs_stop(link, leg) for leg in link.legs) or stands_still(follower, link.master):
             continue
         if follower.standing.mode is MarginMode.NETTING:
             if link.symbol not in symbols:
                 symbols.add(link.symbol)
                 yield from _net_unprotected(follower, link)
             continue
-        for leg in legs:
-            wanted = _wanted_stop(follower, link)
-            if (wanted != leg.stop_loss) if wanted else (wanted is None and not leg.stop_loss):
+        for leg in link.legs:
+            if _lacks_stop(follower, link, leg):
+                wanted = _wanted_stop(follower, link)
                 yield Unprotected(follower=follower, link=link, ticket=leg.ticket, wanted=wanted, found=leg.stop_loss)
+
+
+def _needs_stop(link: Link, leg: Leg) -> bool:
+    return leg.state is LegState.OPEN and bool(leg.lots) and link.wanted_open
+
+
+def _lacks_stop(follower: Follower, link: Link, leg: Leg) -> bool:
+    if not _needs_stop(link, leg):
+        return False
+    wanted = _wanted_stop(follower, link)
+    return wanted != leg.stop_loss if wanted else wanted is None and not leg.stop_loss
 
 
 def _wanted_stop(follower: Follower, link: Link) -> Decimal | None:
     """Return the stop wanted of a copy, 0 for none; None where the master's stop waits for a price to be translated by."""
+    if link.stop_loss:
+        return link.stop_loss
     policy = follower.relations[link.master].policy.copying
-    waits = link.laid_for != levels_of(link.position) and not link.stop_loss
     master_has = link.position.take_profit if policy.reverse else link.position.stop_loss
-    return None if waits and master_has and policy.stops.mode is not LevelMode.NONE else link.stop_loss
+    if not master_has or policy.stops.mode is LevelMode.NONE or link.laid_for == levels_of(link.position):
+        return link.stop_loss
+    return None
+
+
+def _net_lacks_stop(told: tuple[Position, Decimal] | None) -> bool:
+    return told is not None and bool(told[1]) and told[0].stop_loss != told[1]
 
 
 def _net_unprotected(follower: Follower, link: Link) -> Iterator[Unprotected]:
     told = follower.leveller.net_stop(link.symbol)
-    if told is None:
+    if told is None or not _net_lacks_stop(told):
         return
     position, wanted = told
-    if wanted and position.stop_loss != wanted:
-        if follower.leveller.may_be_late(link.symbol):
-            follower.compare_now()
-        yield Unprotected(follower=follower, link=link, ticket=position.ticket, wanted=wanted, found=position.stop_loss)
+    if follower.leveller.may_be_late(link.symbol):
+        follower.compare_now()
+    yield Unprotected(follower=follower, link=link, ticket=position.ticket, wanted=wanted, found=position.stop_loss)
 
 
 def naked(each: Unprotected) -> Condition:
@@ -120,15 +199,12 @@ def unfollowed(follower: Follower) -> Iterator[Condition]:
     )
 
 
-def drifted(follower: Follower) -> Iterator[Condition]:
+def drifted(follower: Follower, links: list[Link]) -> Iterator[Condition]:
     """Find copies that are larger than they should be, and netting symbols that do not add up."""
-    for link in list(follower.memory.living.values()):
+    for link in links:
         if not link.lots or stands_still(follower, link.master):
             continue
-        known = follower.standing.spec(link.symbol)
-        spec = known if known is not None and known.divides_lots else None
-        target = target_lots(link, spec) if spec is not None else Decimal(0) if not link.wanted_open else link.lots
-        excess = lots_to_close(link.lots, target, spec) if spec is not None else link.lots - target
+        target, excess = too_much(link, follower.standing.spec(link.symbol))
         if excess > 0:
             yield Condition(
                 watchdog=Watchdog.DRIFT,
@@ -141,7 +217,7 @@ def drifted(follower: Follower) -> Iterator[Condition]:
                 advice="closing it is tried on and on; `mt-copier receipts` says why the broker refuses, or close it by hand",
             )
     if follower.standing.mode is MarginMode.NETTING:
-        for symbol in sorted({link.symbol for link in follower.memory.living.values() if link.lots}):
+        for symbol in sorted({link.symbol for link in links if link.lots}):
             if not follower.leveller.understood(symbol):
                 yield Condition(
                     watchdog=Watchdog.DRIFT,
@@ -153,9 +229,22 @@ def drifted(follower: Follower) -> Iterator[Condition]:
                 )
 
 
-def unanswered(follower: Follower) -> Iterator[Condition]:
+def too_much(link: Link, spec: SymbolSpec | None) -> tuple[Decimal, Decimal]:
+    """Return the lots a copy should have, and how many it has beyond them."""
+    lots, filled, position = link.lots, link.filled, link.position
+    whole = position.lots == position.lots_opened == link.anchor > 0 == link.before
+    if whole and link.wanted_open and lots <= filled:
+        return filled, ZERO  # The master still holds all that was copied: its symbol's rules do not matter.
+    if spec is not None and spec.divides_lots:
+        target = target_lots(link, spec)
+        return target, lots_to_close(lots, target, spec)
+    target = lots if link.wanted_open else ZERO
+    return target, lots - target
+
+
+def unanswered(follower: Follower, links: list[Link]) -> Iterator[Condition]:
     """Find the orders whose outcome nobody knows."""
-    for link in list(follower.memory.living.values()):
+    for link in links:
         for leg in link.legs:
             if leg.state in (LegState.UNKNOWN, LegState.SENDING) and leg.sent_ms:
                 yield _unanswered_order(follower, link, leg.tag, _open_words(link, leg), leg.sent_ms)
@@ -192,6 +281,5 @@ def ahead_ms(quote: Quote, follower: Follower, now_ms: int) -> int:
 
 def listed(followers: list[Follower]) -> str:
     """Return followers' names, as many as a sentence can hold."""
-    names = [follower.name for follower in followers]
-    rest = len(names) - NAMES_SHOWN
-    return ", ".join(names[:NAMES_SHOWN]) + (f" and {rest} more" if rest > 0 else "")
+    rest = len(followers) - NAMES_SHOWN
+    return ", ".join(follower.name for follower in followers[:NAMES_SHOWN]) + (f" and {rest} more" if rest > 0 else "")

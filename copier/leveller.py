@@ -60,7 +60,7 @@ class Leveller:
         self._missing: dict[str, Unseen] = {}
         """Legs that are believed open and not listed, by tag."""
         self._orphans: dict[int, int] = {}
-        self._foreign: dict[str, Decimal] = {}
+        self.foreign: dict[str, Decimal] = {}
         """Netting: signed volume of other hands by symbol, as last understood."""
         self._traded_ms: dict[str, int] = {}
         self._odd: dict[str, Unseen] = {}
@@ -349,7 +349,7 @@ class Leveller:
         for symbol in symbols:
             await self._compare_net(symbol)
             self._compare_net_levels(symbol)
-        self.foreign_positions = tuple(self._foreign_position(p) for p in self.book.positions if self._foreign.get(p.symbol))
+        self.foreign_positions = tuple(self._foreign_position(p) for p in self.book.positions if self.foreign.get(p.symbol))
         if any(
             link.cut is not None or any(leg.state is LegState.UNKNOWN for leg in link.legs)
             for link in follower.memory.living.values()
@@ -400,11 +400,11 @@ class Leveller:
             return
         net, mine = self.book.net(symbol), ours(links, symbol)
         foreign = net - mine
-        if foreign == self._foreign.get(symbol, ZERO):
+        if foreign == self.foreign.get(symbol, ZERO):
             self._odd.pop(symbol, None)
             return
         settled = self.book.settled(self._traded_ms.get(symbol, 0))
-        moved = foreign - self._foreign.get(symbol, ZERO)
+        moved = foreign - self.foreign.get(symbol, ZERO)
         if settled and await self._came_late(symbol, moved):
             follower.level_within(LOOK_AGAIN_S)
             return
@@ -422,10 +422,10 @@ class Leveller:
             self._taken_away(symbol, links, moved, theirs)
             foreign = net - ours([follower.links[link.name] for link in links], symbol)
         if foreign:
-            self._foreign[symbol] = foreign
+            self.foreign[symbol] = foreign
             log.warning("%s: %s holds %s lots of another hand", follower.name, symbol, foreign)
         else:
-            self._foreign.pop(symbol, None)
+            self.foreign.pop(symbol, None)
 
     async def _told_by_deals(self, links: list[Link], moved: Decimal) -> Deal | None:
         """Return the deal by which another hand closed so much of our legs, which the symbol's volume alone does not tell."""
@@ -439,8 +439,7 @@ class Leveller:
 
     def understood(self, symbol: str) -> bool:
         """Return whether a netting symbol holds what our legs and the other hand's volume add up to."""
-        links = [link for link in self._follower.links.values() if link.symbol == symbol]
-        return self.book.net(symbol) == ours(links, symbol) + self._foreign.get(symbol, ZERO)
+        return self.book.net(symbol) == ours(self._follower.memory.living.values(), symbol) + self.foreign.get(symbol, ZERO)
 
     def lags(self, symbol: str) -> bool:
         """Return whether the last read may not show our last order in a netting symbol yet: nothing can be measured by it."""
@@ -456,7 +455,7 @@ class Leveller:
         bare = self.book.position_of(symbol) is None and not self.understood(symbol)
         if not bare and not self.lags(symbol):
             return self.book.net(symbol)
-        return ours(self._follower.links.values(), symbol) + self._foreign.get(symbol, ZERO)
+        return ours(self._follower.memory.living.values(), symbol) + self.foreign.get(symbol, ZERO)
 
     async def _came_late(self, symbol: str, moved: Decimal) -> bool:
         """Return whether orders that were given up have moved the symbol after all, as their deals or the exact volume say."""
@@ -504,12 +503,12 @@ class Leveller:
                 follower.want_reopened(changed)
 
     def _foreign_position(self, position: Position) -> Position:
-        foreign = self._foreign[position.symbol]
+        foreign = self.foreign[position.symbol]
         return replace(position, lots=abs(foreign), type=Side.BUY if foreign > 0 else Side.SELL, stop_loss=ZERO)
 
     def shared(self, link: Link, symbol: str, book: Book) -> str:
         """Return why a netting symbol is not ours alone, in words; empty if it is."""
-        foreign = self._foreign.get(symbol, ZERO)
+        foreign = self.foreign.get(symbol, ZERO)
         if foreign:
             return f"{symbol} holds {abs(foreign)} lots of another hand, and a netting account has one position per symbol"
         for other in self._follower.memory.living.values():
@@ -547,7 +546,7 @@ class Leveller:
         """Return a netting symbol's position as last read and its wanted stop; None where the stop is not ours to set."""
         links = [link for link in self._follower.memory.living.values() if link.symbol == symbol]
         position = self.book.position_of(symbol)
-        if position is None or self._foreign.get(symbol) or not ours(links, symbol):
+        if position is None or self.foreign.get(symbol) or not ours(links, symbol):
             return None
         return position, net_levels(links, symbol, position.type)[0]
 
@@ -559,7 +558,7 @@ class Leveller:
         """Look again at a link of a symbol whose position has other levels than are wanted."""
         position = self.book.position_of(symbol)
         links = [link for link in self._follower.memory.living.values() if link.symbol == symbol]
-        if position is None or self._foreign.get(symbol) or not self.book.settled(self._traded_ms.get(symbol, 0)):
+        if position is None or self.foreign.get(symbol) or not self.book.settled(self._traded_ms.get(symbol, 0)):
             return
         if ours(links, symbol) and net_levels(links, symbol, position.type) != (position.stop_loss, position.take_profit):
             self._follower.memory.dirty[links[0].name] = None
@@ -568,7 +567,7 @@ class Leveller:
         """Bring the levels of a symbol's one position in line with those of our legs; return whether that took an order."""
         follower = self._follower
         links = [link for link in follower.memory.living.values() if link.symbol == symbol]
-        if self._foreign.get(symbol) or not ours(links, symbol) or any(link.cut is not None for link in links):
+        if self.foreign.get(symbol) or not ours(links, symbol) or any(link.cut is not None for link in links):
             return False
         if self.may_be_late(symbol):
             await self.level()

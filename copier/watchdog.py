@@ -12,11 +12,23 @@ import msgspec
 
 from copier.alert import Alert, Watchdog
 from copier.clock import Clock
-from copier.conditions import Condition, ahead_ms, drifted, listed, naked, stands_still, unanswered, unfollowed, unprotected
+from copier.conditions import (
+    Condition,
+    Inspection,
+    ahead_ms,
+    drifted,
+    listed,
+    naked,
+    stands_still,
+    unanswered,
+    unfollowed,
+    unprotected,
+)
 from copier.database import Database
 from copier.errors import CopierError, GatewayError, StoreError
 from copier.follower import Follower
 from copier.history import History
+from copier.link import Link
 from copier.settings_watchdogs import NakedAnswer, SilenceAnswer, WatchdogSettings
 from copier.stream import Stream
 from copier.watcher import Watcher
@@ -28,6 +40,16 @@ ASLEEP_MS = 10_000
 """Two looks further apart than this were parted by a machine that slept or a clock that was set: silence counts from then."""
 FRESH_TICK_MS = 2_000
 """Only a price that has just moved tells what its broker's clock shows."""
+AT_ONCE = 20
+"""After so many followers whatever else is ready has its turn."""
+
+
+class Heard(msgspec.Struct):
+    """When a follower of this process last heard of a master, how late that was, and who listens."""
+
+    last_ms: int = 0
+    lag_ms: int = 0
+    listeners: list[Follower] = []
 
 
 class Watchdogs:
@@ -54,6 +76,7 @@ class Watchdogs:
         self._watched = watched
         self._worker = worker
         self._tell = tell
+        self._inspections: dict[str, Inspection] = {}
         self._since: dict[tuple[Watchdog, str], int] = {}
         self._adopted: set[tuple[Watchdog, str]] = set()
         self._unkept: dict[tuple[Watchdog, str, int], Alert] = {}
@@ -74,7 +97,9 @@ class Watchdogs:
         self._looked_ms = now
         if not self._begun:
             await self._begin()
-        found = {condition.name: condition for condition in self._conditions()}
+        of_followers = await self._look_at_followers()
+        heard = self._heard()
+        found = {condition.name: condition for condition in (*of_followers, *self._conditions(heard))}
         self._since = {name: each.since_ms or self._since.get(name, now) for name, each in found.items()}
         due = {name for name in found if now - self._since[name] >= self._after_ms(name[0])}
         for name in sorted(due - self.standing.keys()):
@@ -83,8 +108,8 @@ class Watchdogs:
             if name in self._adopted and now - self._awake_ms < self._after_ms(name[0]):
                 continue  # Raised before this process began: it is too early to say that it is over.
             self._end(name, now)
-        self._answer_naked(now)
-        self._answer_silence(now)
+        self._answer_naked(found, now)
+        self._answer_silence(heard, now)
         await self._keep()
 
     async def _begin(self) -> None:
@@ -165,40 +190,65 @@ class Watchdogs:
 
     # Conditions --------------------------------------------------------------------------------------------------------
 
-    def _conditions(self) -> Iterator[Condition]:
+    def _conditions(self, heard: dict[str, Heard]) -> Iterator[Condition]:
+        """Find what is wrong beside the followers."""
         settings = self._settings
         if settings.master.enabled:
-            yield from self._silent_masters()
+            yield from self._silent_masters(heard)
         if settings.clock.enabled:
             yield from self._skewed()
-        for follower in self._followers():
-            if settings.follower.enabled:
-                yield from unfollowed(follower)
-            if follower.standing.frozen or not hasattr(follower.standing, "account"):
-                continue
-            if settings.naked.enabled:
-                yield from (naked(each) for each in unprotected(follower))
-            if settings.drift.enabled:
-                yield from drifted(follower)
-            if settings.unknown.enabled:
-                yield from unanswered(follower)
         if settings.lag.enabled:
-            yield from self._late()
+            yield from self._late(heard)
+
+    async def _look_at_followers(self) -> list[Condition]:
+        """Find what is wrong with the followers, some at a time: orders and prices do not wait for all of them."""
+        found: list[Condition] = []
+        for count, follower in enumerate(self._followers(), 1):
+            found += self._wrong_with(follower)
+            if count % AT_ONCE == 0:
+                await asyncio.sleep(0)
+        followed = self._worker.followers if self._worker is not None else {}
+        self._inspections = {name: each for name, each in self._inspections.items() if followed.get(name) is each.follower}
+        return found
+
+    def _wrong_with(self, follower: Follower) -> Iterator[Condition]:
+        settings = self._settings
+        if settings.follower.enabled:
+            yield from unfollowed(follower)
+        doubtful = self._doubtful(follower)
+        if not doubtful:
+            return
+        if settings.naked.enabled:
+            yield from (naked(each) for each in unprotected(follower, doubtful))
+        if settings.drift.enabled:
+            yield from drifted(follower, doubtful)
+        if settings.unknown.enabled:
+            yield from unanswered(follower, doubtful)
+
+    def _doubtful(self, follower: Follower) -> list[Link]:
+        """Return the copies that something may be wrong with, where anything may be done about them at all."""
+        if follower.standing.frozen or not hasattr(follower.standing, "account"):
+            return []
+        inspection = self._inspections.get(follower.name)
+        if inspection is None or inspection.follower is not follower:
+            inspection = self._inspections[follower.name] = Inspection(follower)
+        return inspection.doubtful()
 
     def _followers(self) -> list[Follower]:
         return list(self._worker.followers.values()) if self._worker is not None else []
 
-    def _heard_ms(self) -> dict[str, tuple[int, int, list[Follower]]]:
-        """Return by master when a follower of this process last heard of it, how late that was, and who listens."""
-        heard: dict[str, tuple[int, int, list[Follower]]] = {}
+    def _heard(self) -> dict[str, Heard]:
+        """Return by master what was last heard of it here."""
+        found: dict[str, Heard] = {}
         for follower in self._followers():
             for master, relation in follower.relations.items():
-                last_ms, lag_ms, listeners = heard.get(master, (0, 0, []))
-                newer = (relation.heard_ms, relation.lag_ms) if relation.heard_ms >= last_ms else (last_ms, lag_ms)
-                heard[master] = (*newer, [*listeners, follower])
-        return heard
+                heard = found.get(master) or found.setdefault(master, Heard())
+                heard.listeners.append(follower)
+                if relation.heard_ms >= heard.last_ms:
+                    heard.last_ms, heard.lag_ms = relation.heard_ms, relation.lag_ms
+        return found
 
-    def _silent_masters(self) -> Iterator[Condition]:
+    def _silent_masters(self, heard: dict[str, Heard]) -> Iterator[Condition]:
         for master, watcher in self._watchers.items():
             yield Condition(
                 watchdog=Watchdog.MASTER,
@@ -208,7 +258,7 @@ class Watchdogs:
                 advice="look at its terminal, `mt-copier doctor` says more; what it does now is copied once it can be read",
                 since_ms=max(watcher.read_ms, self._awake_ms),
             )
-        for master, (heard_ms, _, listeners) in sorted(self._heard_ms().items()):
+        for master, each in sorted(heard.items()):
             if master in self._watchers and self._said(master):
                 continue  # Its watcher is in this process, and has said why.
             why = f": {self._worker.error}" if self._worker is not None and self._worker.error else ""
@@ -216,9 +266,9 @@ class Watchdogs:
                 watchdog=Watchdog.MASTER,
                 subject=f"{master} at {self._role}",
                 account=master,
-                cause=f"nothing is heard of {master} at {listed(listeners)}{why}",
+                cause=f"nothing is heard of {master} at {listed(each.listeners)}{why}",
                 advice=f"is `mt-copier watch` of {master} alive, does it read its terminal, and do both reach the same Redis?",
-                since_ms=max(heard_ms, self._awake_ms),
+                since_ms=max(each.last_ms, self._awake_ms),
             )
 
     def _said(self, master: str) -> bool:
@@ -226,16 +276,16 @@ class Watchdogs:
         silent_ms = self._clock.now_ms() - max(self._watchers[master].read_ms, self._awake_ms)
         return silent_ms >= self._after_ms(Watchdog.MASTER)
 
-    def _late(self) -> Iterator[Condition]:
+    def _late(self, heard: dict[str, Heard]) -> Iterator[Condition]:
         now = self._clock.now_ms()
-        for master, (heard_ms, lag_ms, listeners) in sorted(self._heard_ms().items()):
-            heard_of = now - max(heard_ms, self._awake_ms) < self._after_ms(Watchdog.MASTER)
-            if heard_ms and heard_of and lag_ms > self._settings.lag.above_ms:
+        for master, each in sorted(heard.items()):
+            heard_of = now - max(each.last_ms, self._awake_ms) < self._after_ms(Watchdog.MASTER)
+            if each.last_ms and heard_of and each.lag_ms > self._settings.lag.above_ms:
                 yield Condition(
                     watchdog=Watchdog.LAG,
                     subject=f"{master} at {self._role}",
                     account=master,
-                    cause=f"what is heard of {master} at {listed(listeners)} was read {lag_ms} ms before",
+                    cause=f"what is heard of {master} at {listed(each.listeners)} was read {each.lag_ms} ms before",
                     advice="look at the load of both machines, the network to Redis, and whether their clocks agree",
                 )
 
@@ -252,16 +302,17 @@ class Watchdogs:
 
     # Answers -----------------------------------------------------------------------------------------------------------
 
-    def _answer_naked(self, now: int) -> None:
+    def _answer_naked(self, found: Mapping[tuple[Watchdog, str], Condition], now: int) -> None:
         """Set again, or close, what has been without its stop for too long."""
         settings = self._settings.naked
         answered: dict[str, int] = {}
         if not settings.enabled or settings.answer is NakedAnswer.ALERT:
             return
-        for follower in self._followers():
-            if follower.standing.frozen or not hasattr(follower.standing, "account"):
+        accounts = {condition.account for condition in found.values() if condition.watchdog is Watchdog.NAKED}
+        for follower in self._followers() if accounts else ():
+            if follower.settings.account not in accounts:
                 continue
-            for each in unprotected(follower):
+            for each in unprotected(follower, self._doubtful(follower)):  # Asked anew: it may have changed meanwhile.
                 name = (Watchdog.NAKED, each.subject)
                 last_ms = self._answered_ms.get(each.subject)
                 if name not in self.standing or (last_ms is not None and now - last_ms < settings.after_ms):
@@ -277,21 +328,21 @@ class Watchdogs:
                     self._did(name, "the stop was asked for again")
         self._answered_ms = answered
 
-    def _answer_silence(self, now: int) -> None:
+    def _answer_silence(self, heard: dict[str, Heard], now: int) -> None:
         """Open nothing for a master that has gone silent, and close its copies in the end, where the settings say so."""
         settings = self._settings.master
         if not settings.enabled or settings.answer is SilenceAnswer.HOLD:
             return
-        for master, (heard_ms, _, listeners) in self._heard_ms().items():
-            silent_ms = now - max(heard_ms, self._awake_ms)
+        for master, each in heard.items():
+            silent_ms = now - max(each.last_ms, self._awake_ms)
             if silent_ms < self._after_ms(Watchdog.MASTER):
-                for follower in listeners:
+                for follower in each.listeners:
                     follower.standing.silent.pop(master, None)
                 continue
             name = (Watchdog.MASTER, master if (Watchdog.MASTER, master) in self.standing else f"{master} at {self._role}")
             self._did(name, "nothing is opened for it until it is heard again")
             flatten = settings.answer is SilenceAnswer.FLATTEN and silent_ms >= settings.flatten_after_s * 1000
-            for follower in listeners:
+            for follower in each.listeners:
                 follower.standing.silent[master] = f"nothing has been heard of {master} for {silent_ms // 1000} s"
                 if flatten and not follower.standing.frozen and not stands_still(follower, master):
                     self._give_up_all(follower, master)

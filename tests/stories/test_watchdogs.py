@@ -11,15 +11,18 @@ import pytest
 from copier.alert import Alert, Watchdog
 from copier.app import App
 from copier.clock import Clock, LoopClock, run_virtual
+from copier.conditions import Condition, Inspection, drifted, naked, unanswered, unprotected
 from copier.errors import Reason, SettingsError, StoreError
+from copier.follower import Follower
 from copier.gateways.paper_faults import Operation, failed_read, never_answered, refuse, stops_ignored
 from copier.history import History
+from copier.link import Link
 from copier.model import MarginMode, Verdict
 from copier.notify import Notifier
 from copier.settings import NotifySettings, parse
 from copier.settings_watchdogs import WatchdogSettings
 from copier.stream import Stream
-from copier.watchdog import Watchdogs
+from copier.watchdog import AT_ONCE, Watchdogs
 from tests.world import EPOCH_MS, D, World, one, story
 
 each_model = pytest.mark.parametrize("mode", list(MarginMode))
@@ -32,6 +35,7 @@ class Kennel:
     def __init__(self, world: World, settings: dict[str, Any] | None = None, watchers: tuple[str, ...] = ("m",)) -> None:
         self.world = world
         self.heard: list[Alert] = []
+        self.inspections: dict[Follower, Inspection] = {}
         self.settings = WatchdogSettings.model_validate(settings or {})
         self.history = History(world.database)
         self.watchers = watchers
@@ -53,6 +57,10 @@ class Kennel:
         for _ in range(round(seconds)):
             await self.world.settle(1)
             await self.dogs.look()
+            for follower in self.world.worker.followers.values():
+                if hasattr(follower.standing, "account"):
+                    doubtful = self.inspections.setdefault(follower, Inspection(follower)).doubtful()
+                    assert wrong(follower, doubtful) == wrong(follower, list(follower.memory.living.values()))
 
     @property
     def raised(self) -> list[tuple[str, str]]:
@@ -68,6 +76,12 @@ class Kennel:
 
     async def kept(self) -> list[Alert]:
         return await self.history.alerts(newest=100)
+
+
+def wrong(follower: Follower, links: list[Link]) -> list[Condition]:
+    """Return all that is wrong with these copies."""
+    bare = [naked(each) for each in unprotected(follower, links)]
+    return [*bare, *drifted(follower, links), *unanswered(follower, links)]
 
 
 Tell = Callable[[World], Coroutine[Any, Any, None]]
@@ -98,6 +112,30 @@ def test_a_quiet_run_raises_nothing(mode: MarginMode) -> None:
         assert await kennel.kept() == []
 
     tell_of(mode, tell)
+
+
+def test_between_the_followers_of_one_look_others_have_their_turn() -> None:
+    async def tell(world: World) -> None:
+        kennel = Kennel(world)
+        turns = 0
+
+        async def others() -> None:
+            nonlocal turns
+            while True:
+                turns += 1
+                await asyncio.sleep(0)
+
+        follower = world.worker.followers["f"]
+        world.worker.followers |= {f"f{place}": follower for place in range(3 * AT_ONCE)}
+        async with asyncio.TaskGroup() as tasks:
+            busy = tasks.create_task(others())
+            await kennel.dogs.look()
+            before = turns
+            await kennel.dogs.look()
+            assert turns - before >= 3
+            busy.cancel()
+
+    tell_of(MarginMode.HEDGING, tell)
 
 
 # Naked -----------------------------------------------------------------------------------------------------------------
