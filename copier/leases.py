@@ -97,6 +97,8 @@ class Leases:
         self._held: dict[str, int] = {}
         self._replaced = False
         """The role of the whole process is another's now: nothing may be written any more."""
+        self._named = False
+        """This process has been the worker of its name before: it does not take the name from whoever has it now."""
 
     @property
     def held(self) -> Mapping[str, int]:
@@ -135,12 +137,17 @@ class Leases:
             self._held.pop(name, None)
 
     async def join(self, name: str, *, lease_ms: int, only: Sequence[str], at_ms: int) -> None:
-        """Begin as the worker of this name, holding no follower yet; whoever had the name before holds nothing any more."""
+        """Begin as the worker of this name, holding no follower yet; whoever had the name before holds nothing any more.
+
+        A process that begins takes the name from an older one; one that begins anew does not take it back. Raise `Fenced` then.
+        """
 
         def work(connection: sa.Connection) -> None:
             lock(connection, "pg_advisory_xact_lock", _FENCE_LOCK)
             role = f"{WORKER}{name}"
             before = connection.execute(sa.select(db.roles).where(db.roles.c.role == role)).one_or_none()
+            if self._named and before is not None and before.owner not in ("", self.owner):
+                raise _named_alike(name)
             for owner in {self.owner} if before is None else {self.owner, before.owner}:
                 connection.execute(sa.update(db.roles).where(db.roles.c.owner == owner).values(owner=""))
             connection.execute(sa.delete(db.workers).where((db.workers.c.name == name) | (db.workers.c.owner == self.owner)))
@@ -149,7 +156,7 @@ class Leases:
             pins = msgspec.json.encode(sorted(only)).decode()
             row = {"owner": self.owner, "name": name, "beat": 1, "lease_ms": lease_ms, "only": pins, "at_ms": at_ms}
             connection.execute(sa.insert(db.workers).values(row))
-            self._held, self._replaced = {role: token}, False
+            self._held, self._replaced, self._named = {role: token}, False, True
 
         await self._database.run(work)
 
@@ -161,7 +168,7 @@ class Leases:
             grown = connection.execute(sa.update(db.workers).where(mine).values(beat=db.workers.c.beat + 1, at_ms=at_ms))
             owner = connection.scalar(sa.select(db.roles.c.owner).where(db.roles.c.role == f"{WORKER}{name}"))
             if owner != self.owner:
-                raise Fenced(f"worker {name}: another owner has taken over its name: every worker needs one of its own")
+                raise _named_alike(name)
             if not grown.rowcount:
                 raise LeaseLost(f"worker {name}: it was silent for its whole lease, and others have taken its followers")
 
@@ -230,6 +237,10 @@ class Leases:
         lost = sorted(set(needed) - self._held.keys())
         if lost:
             raise RolesLost(f"{self.owner} no longer holds {', '.join(lost[:3])}: another owner has taken over", lost)
+
+
+def _named_alike(name: str) -> Fenced:
+    return Fenced(f"worker {name}: another owner has taken over its name: every worker needs one of its own")
 
 
 def _seat(row: sa.RowMapping) -> Seat:

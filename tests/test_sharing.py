@@ -387,6 +387,21 @@ def test_a_second_worker_of_the_same_name_ends_the_first() -> None:
     crew(2, tell)
 
 
+def test_of_two_workers_of_one_name_the_newer_stays_whatever_the_older_notices_first() -> None:
+    async def tell(c: Crew) -> None:
+        c.hire("a")
+        await c.world.settle(LEASE_S / 3 + LEASE_S / 20)  # It has just renewed, so the next thing it does is look at its share.
+        first = c.tasks["a"]
+        c.hire("a")
+        await c.world.settle(3 * LEASE_S)
+        assert first.done()
+        assert not c.tasks["a"].done()
+        assert c.serving("a") == set(c.names)
+        assert set((await c.holders()).values()) == {"a"}
+
+    crew(2, tell)
+
+
 @pytest.mark.slow
 def test_a_hundred_followers_lose_their_worker_in_a_burst_and_all_end_on_target() -> None:
     async def tell(c: Crew) -> None:
