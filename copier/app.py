@@ -368,7 +368,7 @@ class App:
         for name, follower in followers.items():
             account = follower.settings.account
             role = "shadow" if name.endswith(SHADOW) else "follower"
-            tickets = {leg.ticket for link in follower.links.values() for leg in link.legs if leg.living and leg.lots}
+            tickets = {leg.ticket for link in follower.memory.living.values() for leg in link.legs if leg.living and leg.lots}
             found.append((account, role, self.accounts.get(account), len(tickets), follower.error))
         return found
 

@@ -312,7 +312,7 @@ class Follower:
         await self.lane.landed()
         if self.standing.frozen:
             await self.memory.commit()
-            self.memory.dirty = {name: None for name, link in self.memory.links.items() if link.living}
+            self.memory.dirty = dict.fromkeys(self.memory.living)
             self._level_at = asyncio.get_running_loop().time() + self._reconcile_s
             return
         self._enforce()

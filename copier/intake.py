@@ -94,7 +94,7 @@ class Intake:
         if first:
             relation.started, relation.gap = True, False
             return
-        for (master, key), link in list(self._memory.links.items()):
+        for (master, key), link in list(self._memory.living.items()):
             if master == event.master and link.wanted_open and key not in there:
                 self._unwant(master, link.position, "master_closed_unseen", event)
         relation.started, relation.gap = True, False

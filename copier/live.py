@@ -156,7 +156,7 @@ class LiveView:
 
     def _links(self) -> list[Link]:
         worker = self._app.worker
-        links = [link for f in worker.followers.values() for link in f.links.values() if link.living] if worker else []
+        links = [link for f in worker.followers.values() for link in f.memory.living.values()] if worker else []
         return sorted(links, key=lambda link: (link.position.open_time, link.key, link.follower))
 
     def _happened(self, rows: int) -> Panel:
