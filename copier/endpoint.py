@@ -36,11 +36,11 @@ class _Server(uvicorn.Server):
 
 @contextlib.asynccontextmanager
 async def answering(app: App, settings: MetricsSettings) -> AsyncIterator[None]:
-    """Answer while the block lasts. Raise `SettingsError` where the address cannot be listened on."""
+    """Answer while the block lasts. Raise `SettingsError` where address or certificate cannot be used."""
     metrics = Metrics(app)
-    app.listeners.append(metrics.hear)
-    place = _listen(settings)
     server = _Server(_config(face(app, metrics, settings), settings))
+    place = _listen(settings)
+    app.listeners.append(metrics.hear)
     tasks = [asyncio.create_task(metrics.run(), name="metrics"), asyncio.create_task(server.serve([place]), name="endpoint")]
     scheme = "https" if settings.certificate else "http"
     log.info("monitoring may ask at %s://%s:%d", scheme, settings.host, place.getsockname()[1])
@@ -63,7 +63,7 @@ def _listen(settings: MetricsSettings) -> socket.socket:
 
 
 def _config(face: Starlette, settings: MetricsSettings) -> uvicorn.Config:
-    return uvicorn.Config(
+    config = uvicorn.Config(
         face,
         log_config=None,
         access_log=False,
@@ -77,6 +77,11 @@ def _config(face: Starlette, settings: MetricsSettings) -> uvicorn.Config:
         ssl_certfile=settings.certificate,
         ssl_keyfile=settings.key,
     )
+    try:
+        config.load()  # Left to the server, a certificate that cannot be read would end its task, and nothing would answer.
+    except OSError as error:
+        raise SettingsError([f"metrics: certificate {settings.certificate} and its key cannot be read: {error}"]) from None
+    return config
 
 
 def face(app: App, metrics: Metrics, settings: MetricsSettings) -> Starlette:

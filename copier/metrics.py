@@ -10,6 +10,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.metrics_core import Metric
 
 from copier import __version__
+from copier.alert import Watchdog
 from copier.app import App
 from copier.durations import Durations
 from copier.follower import Follower
@@ -41,7 +42,10 @@ GAUGES: dict[str, tuple[str, tuple[str, ...]]] = {
     ),
     "copier_master_unpublished_events": ("Events that wait to be published.", ("master",)),
     "copier_worker_reading": ("1 while the worker reads its masters' streams.", ("worker",)),
-    "copier_stream_heard_age_seconds": ("Since the worker took in the newest entry of a master.", ("master",)),
+    "copier_stream_heard_age_seconds": (
+        "Since the worker took in the newest entry of a master, or began to wait for the first.",
+        ("master",),
+    ),
     "copier_follower_connected": ("1 while the account is reached and followed.", ("follower",)),
     "copier_follower_lag_seconds": ("How long the change that has waited longest for this follower has waited.", ("follower",)),
     "copier_follower_waiting_links": ("Positions for which something may have to be done.", ("follower",)),
@@ -49,6 +53,7 @@ GAUGES: dict[str, tuple[str, tuple[str, ...]]] = {
     "copier_follower_open_links": ("Positions of masters that are copied and open.", ("follower",)),
     "copier_follower_unknown_orders": ("Orders of which nobody knows whether they were executed.", ("follower",)),
     "copier_follower_held": ("1 while a person or a limit keeps it from opening.", ("follower",)),
+    "copier_watchdog_alerts": ("Alerts of a watchdog that stand: those that `mt-copier alerts` shows.", ("watchdog",)),
     "copier_ledger_unprojected_entries": ("Entries journaled and not in the tables yet.", ()),
     "copier_account_equity": ("Equity as last read, in the account's currency.", ("account", "currency")),
     "copier_account_balance": ("Balance as last read, in the account's currency.", ("account", "currency")),
@@ -150,6 +155,8 @@ class Metrics:
             gauges += [("copier_stream_heard_age_seconds", (m,), (now - at) / 1000) for m, at in app.worker.heard_ms.items()]
             for follower in app.worker.followers.values():
                 gauges += _of_follower(follower, now)
+        barking = Counter(watchdog for watchdog, _ in app.watchdogs.standing)
+        gauges += [("copier_watchdog_alerts", (each.value,), float(barking[each])) for each in Watchdog]
         gauges.append(("copier_ledger_unprojected_entries", (), float(sum(ledger.behind for ledger in app.ledgers))))
         for name, account in app.accounts.items():
             gauges.append(("copier_account_equity", (name, account.currency), float(account.equity)))

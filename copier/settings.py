@@ -92,7 +92,8 @@ def _url(*schemes: str) -> BeforeValidator:
             for host in urlsplit(text).netloc.rpartition("@")[2].split(","):
                 _ = urlsplit(f"//{host}").port
         except ValueError:
-            raise _mistake("expected a URL such as redis://user:password@host:6379/0, this one cannot be taken apart") from None
+            such = f"{beginnings[1]}user:password@host:1234/0"
+            raise _mistake(f"expected a URL such as {such}, this one cannot be taken apart") from None
         return url
 
     return BeforeValidator(check)

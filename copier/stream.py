@@ -10,6 +10,7 @@ import hashlib
 import hmac
 import re
 from collections.abc import Awaitable, Mapping
+from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import fakeredis
@@ -19,7 +20,7 @@ from redis.asyncio.cluster import ClusterNode
 from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import Sentinel
 from redis.backoff import NoBackoff
-from redis.exceptions import RedisClusterException, RedisError, ResponseError
+from redis.exceptions import AuthenticationError, RedisClusterException, RedisError, ResponseError
 
 from copier import wire
 from copier.errors import Fenced, ProtocolError, SettingsError, StoreError
@@ -142,8 +143,13 @@ class Stream:
             upper = "(" + found[-1][0].decode()
 
     async def ping(self) -> None:
-        """Raise `StoreError` where Redis does not answer."""
-        await self._answer("Redis does not answer", self._client.ping())
+        """Raise `StoreError` where Redis does not answer, or does not let this user in."""
+        try:
+            await self._answer("Redis does not answer", self._client.ping())
+        except StoreError as error:
+            if isinstance(error.__cause__, (AuthenticationError, ResponseError)):
+                raise StoreError(f"Redis does not let this user in: {error.__cause__}") from error.__cause__
+            raise
 
     async def _answer(self, what: str, call: Awaitable[T]) -> T:
         """Return what a call answers; raise `StoreError` where Redis does not answer or refuses."""
@@ -263,10 +269,30 @@ def open_stream(url: str, *, entries_max: int = ENTRIES_MAX, secret: bytes = b""
                 kind, client = ClusterStream, _cluster(plain, place)
             case _:
                 client = aioredis.from_url(url, **_options())
+        _try_options(client)
+    except OSError as error:
+        raise SettingsError([f"redis: {error.filename} cannot be read: {error.strerror}"]) from None
+    except TypeError as error:  # What an address asks for beyond what the client knows becomes an argument that it does not have.
+        unknown = re.search(r"'(\w+)'$", str(error))
+        raise SettingsError(
+            [f"redis: the address asks for {unknown[1] if unknown else error}, there is no such option"]
+        ) from None
     except ValueError as error:
         expected = "memory://, redis://, rediss://, unix://, redis+sentinel:// or redis+cluster://"
         raise SettingsError([f"redis: expected a URL of {expected}: {error}"]) from None
     return kind(client, entries_max=entries_max, secret=secret)
+
+
+def _try_options(client: Any) -> None:
+    """Make a connection, without connecting it. Raise `TypeError` for unknown options, `OSError` for a file that is not there."""
+    pool = getattr(client, "connection_pool", None)
+    if pool is not None:
+        pool.make_connection()
+    options = client.connection_kwargs if pool is None else pool.connection_kwargs
+    for name in ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile"):
+        if options.get(name):
+            with Path(options[name]).open("rb"):
+                pass
 
 
 def _options() -> dict[str, Any]:
@@ -280,11 +306,8 @@ def _options() -> dict[str, Any]:
 
 def _taken_apart(scheme: str, place: str, port: int) -> tuple[list[tuple[str, int]], list[str], dict[str, Any]]:
     """Return the hosts of a URL, the parts of its path, and everything else as the client's options."""
-    authority, slash, rest = place.partition("/")
-    if not slash:
-        authority, mark, query = place.partition("?")
-        rest = mark + query
-    path, mark, query = rest.partition("?")
+    before, mark, query = place.partition("?")
+    authority, _, path = before.partition("/")
     who, at, hosts = authority.rpartition("@")
     found = [aioredis.connection.parse_url(f"{scheme}://{host}") for host in hosts.split(",")]
     more = aioredis.connection.parse_url(f"{scheme}://{who}{at}host/{mark}{query}")

@@ -373,7 +373,7 @@ class Watchdogs:
     async def _ask_broker(self, follower: Follower) -> tuple[str, str, int] | None:
         """Return follower, account and how far its broker's clock is ahead; None where no price has just moved."""
         symbol = min((link.symbol for link in follower.memory.living.values() if link.lots), default="")
-        if not symbol or follower.error or follower.standing.account.server_offset_s is None:
+        if not symbol or not follower.connected or follower.error or follower.standing.account.server_offset_s is None:
             return None
         try:
             quote = await follower.standing.quote(symbol)

@@ -165,14 +165,17 @@ class Worker:
             self._reader.cancel()
             self._reader = None
         assert self._tasks is not None
-        if self.followers:
+        if not self.followers:
+            self._after, self.heard_ms, self.reading = {}, {}, False
+        else:
             self._reader = self._tasks.create_task(self._read(), name=f"reader of {self.name}")
 
     async def _read(self) -> None:
         """Read every master's stream from where the slowest of its followers stands, and hand out what comes."""
         await self._begin_reading()
         self.reading = True
-        self.heard_ms = {master: at_ms for master, at_ms in self.heard_ms.items() if master in self._after}
+        began = self._clock.now_ms()
+        self.heard_ms = {master: self.heard_ms.get(master, began) for master in self._after}
         while self._after:
             try:
                 entries = await self._stream.read(self._after, block_ms=self._block_ms)

@@ -22,7 +22,7 @@ from copier.endpoint import answering, face
 from copier.errors import SettingsError, StoreError
 from copier.gateways.paper import PaperGateway
 from copier.gateways.paper_faults import Operation, never_answered
-from copier.metrics import Metrics, names, written
+from copier.metrics import COUNTERS, GAUGES, HISTOGRAMS, Metrics, names, written
 from copier.readiness import Readiness, readiness
 from copier.settings import MetricsSettings, Settings, parse
 from tests.conftest import absent, free_port
@@ -156,6 +156,42 @@ def test_every_name_of_ours_stands_in_the_list_of_names() -> None:
         await metrics.fold()
         shown = {re.split(r"[{ ]", name)[0] for name in values(metrics)}
         assert {name for name in shown if not name.endswith("_created")} <= names()
+
+    live(tell)
+
+
+def named_by_alerts_and_dashboard() -> set[str]:
+    expressions = [rule["expr"] for rule in alert_rules()] + dashboard_expressions()
+    return {name for expression in expressions for name in re.findall(r"copier_\w+", expression)}
+
+
+def test_an_engine_that_has_copied_refused_and_lost_an_order_shows_all_that_alerts_and_dashboard_ask_for() -> None:
+    async def tell(app: App, metrics: Metrics) -> None:
+        gateway = app.gateways["f"]
+        assert isinstance(gateway, PaperGateway)
+        gateway.faults.next(Operation.EXECUTE, never_answered(executed=False))
+        app.paper.servers["A"].buy(1, "EURUSD", "0.30")
+        app.paper.servers["A"].buy(1, "XAUUSD", "0.10")
+        await asyncio.sleep(30)
+        await metrics.fold()
+        shown = {re.split(r"[{ ]", name)[0] for name in values(metrics)}
+        assert named_by_alerts_and_dashboard() - shown == set()
+
+    live(tell)
+
+
+def test_a_watchdogs_alert_shows_while_it_stands_and_no_longer() -> None:
+    async def tell(app: App, metrics: Metrics) -> None:
+        barking = 'copier_watchdog_alerts{watchdog="follower"}'
+        assert values(metrics)[barking] == 0
+        gateway = app.gateways["f"]
+        assert isinstance(gateway, PaperGateway)
+        gateway.faults.offline = True
+        await asyncio.sleep(90)
+        assert values(metrics)[barking] == 1
+        gateway.faults.offline = False
+        await asyncio.sleep(60)
+        assert values(metrics)[barking] == 0
 
     live(tell)
 
@@ -298,6 +334,16 @@ def certificate(tmp_path: Path) -> Path:
     return tmp_path
 
 
+async def test_a_certificate_that_is_not_there_is_told_at_the_start(tmp_path: Path) -> None:
+    section = f"port: {free_port()}, token: {TOKEN}, certificate: {tmp_path / 'no.crt'}, key: {tmp_path / 'no.key'}"
+    settings = world(f"\nmetrics: {{{section}}}\n")
+    assert settings.metrics is not None
+    async with App(settings, SystemClock()) as app:
+        with pytest.raises(SettingsError, match=r"no\.crt and its key cannot be read"):
+            async with answering(app, settings.metrics):
+                pass
+
+
 async def test_with_a_certificate_it_speaks_tls_and_nothing_else(certificate: Path) -> None:
     port = free_port()
     section = f"port: {port}, token: {TOKEN}, certificate: {certificate / 'crt'}, key: {certificate / 'key'}"
@@ -360,11 +406,30 @@ def dashboard_expressions() -> list[str]:
 
 
 def test_every_metric_that_an_alert_or_the_dashboard_names_is_there() -> None:
-    asked = {name for rule in alert_rules() for name in re.findall(r"copier_\w+", rule["expr"])}
-    shown = {name for expression in dashboard_expressions() for name in re.findall(r"copier_\w+", expression)}
+    asked = named_by_alerts_and_dashboard()
     assert asked
-    assert shown
-    assert (asked | shown) - names() == set()
+    assert asked - names() == set()
+
+
+LABELS = {name: set(labels) for name, (_, labels) in GAUGES.items()}
+LABELS |= {f"{name}_total": set(labels) for name, (_, labels) in COUNTERS.items()}
+LABELS |= {f"{name}_bucket": {*labels, "le"} for name, (_, labels) in HISTOGRAMS.items()}
+
+
+def test_every_label_that_an_alert_names_is_one_of_its_metrics() -> None:
+    for rule in alert_rules():
+        there = {"instance", "job"}.union(*(LABELS[name] for name in re.findall(r"copier_\w+", rule["expr"])))
+        groups = re.findall(r"(?:by|on) \(([^)]*)\)", rule["expr"])
+        asked = {word for group in groups for word in re.findall(r"\w+", group)} | set(re.findall(r"(\w+)=~?\"", rule["expr"]))
+        asked |= set(re.findall(r"\$labels\.(\w+)", json.dumps(rule)))
+        assert asked - there == set(), rule["alert"]
+
+
+def test_the_first_of_a_labelled_counter_counts_as_an_increase() -> None:
+    labelled = [f"{name}_total" for name, (_, labels) in COUNTERS.items() if labels]
+    for rule in alert_rules():
+        for name in re.findall(r"increase\((\w+)", rule["expr"]):
+            assert name not in labelled or f"{name} unless {name} offset" in rule["expr"], rule["alert"]
 
 
 def test_every_alert_says_what_it_means_and_how_urgent_it_is() -> None:

@@ -1,6 +1,7 @@
 """The stream: one entry per event, in order, signed; whatever is missing, damaged or another's is seen."""
 
 import asyncio
+from pathlib import Path
 from typing import Any
 
 import fakeredis
@@ -254,6 +255,17 @@ async def test_a_key_of_another_kind_is_a_store_error() -> None:
 def test_a_url_that_is_no_redis_is_a_settings_error(url: str) -> None:
     with pytest.raises(SettingsError):
         open_stream(url)
+
+
+@pytest.mark.parametrize("scheme", ["rediss", "rediss+sentinel", "rediss+cluster"])
+def test_what_an_address_asks_for_is_looked_at_before_anybody_is_dialled(scheme: str, tmp_path: Path) -> None:
+    place = f"{scheme}://here:1{'/mymaster' if scheme.endswith('sentinel') else ''}"
+    with pytest.raises(SettingsError, match="sslca, there is no such option"):
+        open_stream(f"{place}?sslca=1")
+    with pytest.raises(SettingsError, match=r"nobody\.crt cannot be read: No such file"):
+        open_stream(f"{place}?ssl_ca_certs={tmp_path / 'nobody.crt'}")
+    (tmp_path / "ca.crt").touch()
+    open_stream(f"{place}?ssl_ca_certs={tmp_path / 'ca.crt'}")
 
 
 async def test_every_stream_in_memory_is_its_own() -> None:

@@ -162,6 +162,22 @@ def test_a_worker_without_followers_waits_for_some_and_may_lose_all_again() -> N
     crew(tell)
 
 
+def test_a_worker_knows_since_when_each_of_its_masters_is_silent_and_of_no_other() -> None:
+    async def tell(c: Crew) -> None:
+        worker = await c.hire("a")
+        c.world.watcher_task.cancel()
+        await c.give("a", "f0")
+        await c.world.settle(5)
+        assert worker.reading
+        assert c.world.clock.now_ms() - worker.heard_ms["m"] >= 4_000
+        await c.part("a", "f0")
+        await c.world.settle(1)
+        assert not worker.reading
+        assert worker.heard_ms == {}
+
+    crew(tell)
+
+
 def test_a_follower_given_up_while_the_ledger_is_away_takes_nobody_along_and_is_whole_at_its_next_worker() -> None:
     async def tell(c: Crew) -> None:
         await c.hire("a")

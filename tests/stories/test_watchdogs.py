@@ -523,6 +523,26 @@ def test_a_server_whose_clock_is_wrong_is_named_with_how_much(whose: str, ahead:
     tell_of(MarginMode.HEDGING, tell)
 
 
+def test_a_broker_that_was_not_reached_yet_tells_no_time_and_hinders_nobody() -> None:
+    async def tell(world: World) -> None:
+        world.buy("EURUSD", "1.00")
+        await world.settle(5)
+        world.worker_task.cancel()
+
+        async def waits() -> None:
+            await asyncio.Event().wait()
+
+        world.accounts["f"].gateway.open = waits  # type: ignore[method-assign]  # As for a terminal that did not dial in yet.
+        world.start_worker()
+        await world.settle(3)
+        assert world.follower().memory.living
+        assert not world.follower().error
+        kennel = Kennel(world)
+        await kennel.dogs.compare_clocks(world.database, world.stream)
+
+    tell_of(MarginMode.HEDGING, tell)
+
+
 def test_a_brokers_clock_is_told_by_a_price_that_has_just_moved() -> None:
     async def tell(world: World) -> None:
         kennel = Kennel(world, {"lag": {"enabled": False}})
