@@ -191,7 +191,9 @@ def worth_of(each: Exposure) -> Worth:
 
 def valued(spec: SymbolSpec | None) -> bool:
     """Return whether a symbol's rules say what a position in it is worth."""
-    return spec is not None and min(spec.tick_size, spec.tick_value, spec.tick_value_loss, spec.point) > 0
+    if spec is None:
+        return False
+    return spec.tick_size > ZERO and spec.tick_value > ZERO and spec.tick_value_loss > ZERO and spec.point > ZERO
 
 
 def notional(spec: SymbolSpec | None, price: Decimal) -> Decimal:
@@ -234,7 +236,7 @@ class OrderFacts(Record, frozen=True, kw_only=True):
     @property
     def price(self) -> Decimal:
         """The expected fill."""
-        return self.quote.price_to_open(self.side)
+        return self.quote.ask if self.side is Side.BUY else self.quote.bid
 
     @property
     def symbol(self) -> str:

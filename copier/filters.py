@@ -25,6 +25,8 @@ from copier.policy import (
 from copier.steps import plain
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MS = timedelta(milliseconds=1)
+_OPEN_SIDE = {TradeMode.LONG_ONLY: Side.BUY, TradeMode.SHORT_ONLY: Side.SELL}
 _CLOCKS_DIFFER_MS = 60_000
 """Two clocks may differ by this; an open from further in the future has a wrong offset, not a young age."""
 
@@ -132,7 +134,7 @@ def open_age_ms(open_time: datetime, server_offset_s: int | None, now_ms: int, o
     if server_offset_s is None:
         return observed_ms
     wall = open_time.replace(tzinfo=UTC) if open_time.tzinfo is None else open_time
-    age = now_ms - (wall - _EPOCH) // timedelta(milliseconds=1) + server_offset_s * 1000
+    age = now_ms - (wall - _EPOCH) // _MS + server_offset_s * 1000
     if age < -_CLOCKS_DIFFER_MS:
         return observed_ms
     return max(age, observed_ms or 0, 0)
@@ -209,8 +211,7 @@ def _trading_allowed(_policy: ProtectionPolicy, facts: OrderFacts) -> Refused | 
 
 def _trade_mode(_policy: ProtectionPolicy, facts: OrderFacts) -> Refused | None:
     mode = facts.quote.spec.trade_mode
-    open_sides = {TradeMode.FULL: (Side.BUY, Side.SELL), TradeMode.LONG_ONLY: (Side.BUY,), TradeMode.SHORT_ONLY: (Side.SELL,)}
-    if mode is TradeMode.FULL or facts.side in open_sides.get(mode, ()):
+    if mode is TradeMode.FULL or _OPEN_SIDE.get(mode) is facts.side:
         return None
     text = f"{facts.symbol} cannot be opened as {facts.side.value} just now: it is {mode.value} at the broker"
     return _no("symbol_trade_mode", "symbols", text, trade_mode=mode.value)

@@ -30,15 +30,14 @@ class Side(StrEnum):
     BUY = "buy"
     SELL = "sell"
 
+    def __init__(self, value: str) -> None:
+        self.sign = 1 if value == "buy" else -1
+        """+1 for buy, -1 for sell."""
+
     @property
     def opposite(self) -> "Side":
         """The other side."""
         return Side.SELL if self is Side.BUY else Side.BUY
-
-    @property
-    def sign(self) -> int:
-        """+1 for buy, -1 for sell."""
-        return 1 if self is Side.BUY else -1
 
 
 class MarginMode(StrEnum):
@@ -131,7 +130,7 @@ class SymbolSpec(Record, frozen=True, kw_only=True):
 
 
 def _is_step(step: Decimal) -> bool:
-    return step.is_finite() and step > 0 and abs(step.adjusted()) <= STEP_DIGITS_MAX
+    return step.is_finite() and step > ZERO and -STEP_DIGITS_MAX <= step.adjusted() <= STEP_DIGITS_MAX
 
 
 class Source(Record, frozen=True, kw_only=True):

@@ -8,6 +8,7 @@ import re
 from decimal import Decimal, InvalidOperation
 from enum import StrEnum
 from fnmatch import fnmatchcase
+from functools import cached_property
 from typing import Annotated, Any, Literal, Self
 from zoneinfo import ZoneInfo
 
@@ -188,14 +189,14 @@ class _Size(Policy):
         return self
 
 
-class _Aligned(_Size):
+class AlignedSize(_Size):
     """Modes that scale the master's lots, whose contracts may be of another size."""
 
     align_contracts: bool = True
     """Multiply by the master's contract size over the follower's, so that 1 lot of 10 ounces is not 1 lot of 100."""
 
 
-class _Relative(_Aligned):
+class _Relative(AlignedSize):
     """Modes that compare the two accounts."""
 
     multiplier: Positive = Decimal(1)
@@ -215,7 +216,7 @@ class FixedSize(_Size):
     """Lots by the follower's symbol, where they differ."""
 
 
-class MultiplierSize(_Aligned):
+class MultiplierSize(AlignedSize):
     """The master's lots times a factor."""
 
     mode: Literal["multiplier"]
@@ -324,7 +325,7 @@ class RiskCashSize(_ByRisk):
     """Money lost at the stop, in the follower account's currency."""
 
 
-class SignalsSize(_Aligned):
+class SignalsSize(AlignedSize):
     """As the MQL5 Signals service does it."""
 
     mode: Literal["signals"]
@@ -782,6 +783,23 @@ class LossLimit(Policy):
         return self
 
 
+class Limit(StrEnum):
+    """What one rule of `risk` limits, in the order in which an open is asked about it."""
+
+    LOSSES = "losses"
+    STOP_DISTANCE = "stop_distance"
+    POSITIONS = "positions"
+    TRADE_LOTS = "trade_lots"
+    TRADE_MONEY = "trade_money"
+    OPEN_LOTS = "open_lots"
+    SYMBOL_LOTS = "symbol_lots"
+    BROKERS_VOLUME = "brokers_volume"
+    LEVERAGE = "leverage"
+    CURRENCY = "currency"
+    MARGIN_LEVEL = "margin_level"
+    WORST_CASE = "worst_case"
+
+
 class RiskPolicy(Policy):
     """How much may be at risk: by one trade, by all that is open, and in a day."""
 
@@ -802,6 +820,31 @@ class RiskPolicy(Policy):
         if len(names) != len(set(names)):
             raise _mistake(f"each loss limit needs its own name, not {', '.join(names)}")
         return self
+
+    @cached_property
+    def limits(self) -> tuple[Limit, ...]:
+        """The limits that are set, and the broker's own: an open is not asked about any other."""
+        trade, held, worst = self.trade, self.open, self.worst_case
+        settings: dict[Limit, tuple[object, ...]] = {
+            Limit.LOSSES: (self.losses,),
+            Limit.STOP_DISTANCE: (trade.stop_points_min, trade.stop_points_max),
+            Limit.POSITIONS: (held.positions_max,),
+            Limit.TRADE_LOTS: (trade.lots_max,),
+            Limit.TRADE_MONEY: (trade.money_max, trade.percent_max),
+            Limit.OPEN_LOTS: (held.lots_max,),
+            Limit.SYMBOL_LOTS: (held.symbol_lots_max, held.symbol_lots),
+            Limit.BROKERS_VOLUME: (True,),
+            Limit.LEVERAGE: (trade.leverage_max,),
+            Limit.CURRENCY: (held.currency_money_max,),
+            Limit.MARGIN_LEVEL: (held.margin_level_min,),
+            Limit.WORST_CASE: (worst.enabled and (self.losses or worst.money_max or worst.percent_max),),
+        }
+        return tuple(limit for limit in Limit if any(settings[limit]))
+
+    def __copy__(self) -> Self:
+        copied = super().__copy__()
+        copied.__dict__.pop("limits", None)  # It may be about to get other limits.
+        return copied
 
 
 class FollowerRisk(RiskPolicy):

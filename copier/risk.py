@@ -11,7 +11,7 @@ import msgspec
 
 from copier.facts import LossRoom, OrderFacts, Scope, Sums, currencies, margin_used_after, notional, valued
 from copier.model import ZERO, Record, Refused, SymbolSpec
-from copier.policy import AboveLimit, Metric, RiskPolicy, WorstCasePolicy, matches
+from copier.policy import AboveLimit, Limit, Metric, RiskPolicy, WorstCasePolicy, matches
 from copier.steps import ceil_to, floor_to, plain
 
 _HUNDRED = Decimal(100)
@@ -37,14 +37,14 @@ Answer = Room | Refused | None
 
 def check_risk(policy: RiskPolicy, scope: Scope, facts: OrderFacts) -> Allowed | Refused:
     """Return the lots every rule allows, on the step, or the first refusal."""
-    spec = facts.quote.spec
     notes: tuple[str, ...] = ()
-    for rule in RULES:
-        answer = rule(policy, scope, facts)
+    for limit in policy.limits:
+        answer = RULES[limit](policy, scope, facts)
         if answer is None:
             continue
         if isinstance(answer, Refused):
             return answer
+        spec = facts.quote.spec
         lots = floor_to(answer.lots, spec.volume_step) if answer.lots > 0 else ZERO
         if policy.above is AboveLimit.REFUSE or lots < spec.volume_min:
             return answer.refused
@@ -259,20 +259,21 @@ def _worst_case(policy: RiskPolicy, scope: Scope, facts: OrderFacts) -> Answer:
     return tightest
 
 
-RULES: tuple[Callable[[RiskPolicy, Scope, OrderFacts], Answer], ...] = (
-    _loss_limits,
-    _stop_distance,
-    _positions,
-    _trade_lots,
-    _trade_money,
-    _open_lots,
-    _symbol_lots,
-    _volume_limit,
-    _leverage,
-    _currency,
-    _margin_level,
-    _worst_case,
-)
+RULES: dict[Limit, Callable[[RiskPolicy, Scope, OrderFacts], Answer]] = {
+    Limit.LOSSES: _loss_limits,
+    Limit.STOP_DISTANCE: _stop_distance,
+    Limit.POSITIONS: _positions,
+    Limit.TRADE_LOTS: _trade_lots,
+    Limit.TRADE_MONEY: _trade_money,
+    Limit.OPEN_LOTS: _open_lots,
+    Limit.SYMBOL_LOTS: _symbol_lots,
+    Limit.BROKERS_VOLUME: _volume_limit,
+    Limit.LEVERAGE: _leverage,
+    Limit.CURRENCY: _currency,
+    Limit.MARGIN_LEVEL: _margin_level,
+    Limit.WORST_CASE: _worst_case,
+}
+"""What asks about each limit that a policy sets."""
 
 
 # What things are worth -------------------------------------------------------------------------------------------------

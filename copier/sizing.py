@@ -12,6 +12,7 @@ from copier.gateway import LOTS_MAX
 from copier.model import ZERO, Account, MasterFacts, Quote, Record, Refused, Side, SymbolSpec
 from copier.policy import (
     AboveMax,
+    AlignedSize,
     BalanceSize,
     BelowMin,
     Capital,
@@ -99,7 +100,7 @@ def size(policy: SizePolicy, facts: SizeFacts) -> Sized | Refused:
     if isinstance(asked, Refused):
         return asked
     over, under = asked.over, asked.under
-    if not isinstance(policy, FixedSize | NotionalSize | RiskPercentSize | RiskCashSize) and policy.align_contracts:
+    if isinstance(policy, AlignedSize) and policy.align_contracts:
         if facts.master_spec is None or facts.master_spec.contract_size <= 0:
             return _no("master_spec_missing", "size.align_contracts", "the master's contract size is not known")
         over, under = over * facts.master_spec.contract_size, under * spec.contract_size

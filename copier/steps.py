@@ -27,7 +27,9 @@ def is_on(value: Decimal, step: Decimal) -> bool:
 
 def plain(value: Decimal) -> str:
     """Return a number as people write it: no exponent, no trailing zeros, at most 8 decimals."""
-    text = f"{value:f}"
+    text = str(value)
+    if "E" in text:
+        text = f"{value:f}"
     whole, dot, decimals = text.partition(".")
     if not dot:
         return text

@@ -70,16 +70,14 @@ def _level(policy: LevelPolicy, master: Decimal, shift: Decimal, away: int, fact
     """Return the exact level; `away` is +1 where this level lies above the price, -1 where it lies below."""
     point = facts.quote.spec.point
     match policy.mode:
-        case LevelMode.NONE:
-            return ZERO
+        case LevelMode.DISTANCE if master:
+            level = facts.fill + (master - facts.master_fill) + shift
+        case LevelMode.COPY if master:
+            level = master + shift
         case LevelMode.FIXED:
             level = facts.fill + away * (policy.points or ZERO) * point
-        case LevelMode.COPY | LevelMode.DISTANCE if not master:
+        case LevelMode.DISTANCE | LevelMode.COPY | LevelMode.NONE:
             return ZERO
-        case LevelMode.COPY:
-            level = master + shift
-        case LevelMode.DISTANCE:
-            level = facts.fill + (master - facts.master_fill) + shift
         case _:
             assert_never(policy.mode)
     return level + away * policy.offset_points * point
@@ -87,8 +85,9 @@ def _level(policy: LevelPolicy, master: Decimal, shift: Decimal, away: int, fact
 
 def _placed(stop: Decimal, target: Decimal, facts: LevelFacts) -> Levels:
     notes: list[str] = []
-    stop = _onto_broker("stop", stop, -facts.side.sign, facts, notes)
-    target = _onto_broker("target", target, facts.side.sign, facts, notes)
+    away = facts.side.sign
+    stop = _onto_broker("stop", stop, -away, facts, notes)
+    target = _onto_broker("target", target, away, facts, notes)
     return Levels(stop=stop, target=target, notes=tuple(notes))
 
 
@@ -96,13 +95,16 @@ def _onto_broker(what: str, level: Decimal, away: int, facts: LevelFacts, notes:
     if not level:
         return ZERO
     spec = facts.quote.spec
-    tick = spec.tick_size if spec.tick_size > 0 else spec.point
-    rounded = floor_to(level, tick) if away > 0 else ceil_to(level, tick)
+    tick = spec.tick_size if spec.tick_size > ZERO else spec.point
     # The broker measures from the side that closes the position, and takes no level at the price itself.
-    price = facts.quote.price_to_close(facts.side)
-    nearest = price + away * max(spec.stops_level * spec.point, tick)
-    nearest = ceil_to(nearest, tick) if away > 0 else floor_to(nearest, tick)
-    if (rounded - nearest) * away < 0:
+    price, room = facts.quote.price_to_close(facts.side), max(spec.stops_level * spec.point, tick)
+    if away > 0:
+        rounded, nearest = floor_to(level, tick), ceil_to(price + room, tick)
+        too_near = rounded < nearest
+    else:
+        rounded, nearest = ceil_to(level, tick), floor_to(price - room, tick)
+        too_near = rounded > nearest
+    if too_near:
         notes.append(
             f"{what} moved from {plain(rounded)} to {plain(nearest)}: the broker takes none nearer to {plain(price)} "
             f"(stops level {spec.stops_level} points)"

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from copier.facts import Exposure, Held, LossRoom, OrderFacts, Scope
 from copier.model import Account, Quote, Refused, Side, SymbolSpec
-from copier.policy import Metric, RiskPolicy
-from copier.risk import Allowed, check_risk
+from copier.policy import Limit, Metric, OpenRisk, RiskPolicy, TradeRisk
+from copier.risk import RULES, Allowed, check_risk
 from copier.steps import is_on
 
 D = Decimal
@@ -311,6 +311,29 @@ def test_a_refusal_names_the_setting_where_it_stands() -> None:
     assert answer.rule == "risk.trade.lots_max"
 
 
+# Which rules are asked
+
+
+SETTINGS = [
+    *((part, name) for part, model in (("trade", TradeRisk), ("open", OpenRisk)) for name in model.model_fields),
+    ("worst_case", "money_max"),
+    ("worst_case", "percent_max"),
+]
+
+
+def test_every_limit_has_a_rule_that_asks_about_it() -> None:
+    assert list(RULES) == list(Limit)
+
+
+@pytest.mark.parametrize(("part", "name"), SETTINGS)
+def test_a_limit_that_is_set_is_asked_about(part: str, name: str) -> None:
+    none = RiskPolicy()
+    policy = RiskPolicy.model_validate({part: {name: {"*": 1} if name == "symbol_lots" else 1}})
+    assert none.limits == (Limit.BROKERS_VOLUME,)
+    assert len(policy.limits) == 2
+    assert none.model_copy(update={part: getattr(policy, part)}).limits == policy.limits
+
+
 # Laws
 
 LOTS = st.decimals("0.01", "20", places=2)
@@ -356,6 +379,14 @@ def test_a_burst_never_takes_the_account_over_a_limit(limits: dict[str, Any], bu
     assert policy.worst_case.money_max is None or total * 100 <= policy.worst_case.money_max
     net = sum((each.lots * each.side.sign * each.current * 100_000 for each in passed), D(0))
     assert policy.open.currency_money_max is None or abs(net) <= policy.open.currency_money_max
+
+
+@given(LIMITS, LOTS, st.sampled_from([D(0), D("1.09")]))
+def test_a_rule_that_is_not_asked_has_nothing_to_say(limits: dict[str, Any], lots: Decimal, stop: Decimal) -> None:
+    policy = RiskPolicy.model_validate(limits)
+    facts = order(str(lots), stop=stop, exposures=(held("3", stop=stop),))
+    for limit in set(Limit) - set(policy.limits):
+        assert RULES[limit](policy, FOLLOWER, facts) is None
 
 
 @given(LIMITS, LOTS)
