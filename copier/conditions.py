@@ -91,13 +91,17 @@ class Inspection:
 
     def _judge(self, link: Link) -> bool:
         """Return whether a link is in order, and remember it."""
-        if link.cut is not None or any(leg.living and leg.state is not LegState.OPEN for leg in link.legs):
+        if link.cut is not None:
             return False
-        if link.legs:
-            if self._mode is not MarginMode.NETTING and any(_lacks_stop(self.follower, link, leg) for leg in link.legs):
-                return False
+        held, netting = False, self._mode is MarginMode.NETTING
+        for leg in link.legs:
+            if leg.living:
+                if leg.state is not LegState.OPEN or not (netting or _has_its_stop(self.follower, link, leg)):
+                    return False
+                held = True
+        if held:
             spec = self._specs[link.symbol] = self.follower.standing.spec(link.symbol)
-            if too_much(link, spec)[1] > 0:
+            if too_much(link, spec)[1] > ZERO:
                 return False
         self._in_order[id(link)] = link
         return True
@@ -126,7 +130,7 @@ def unprotected(follower: Follower, links: list[Link]) -> Iterator[Unprotected]:
                 yield from _net_unprotected(follower, link)
             continue
         for leg in link.legs:
-            if _lacks_stop(follower, link, leg):
+            if not _has_its_stop(follower, link, leg):
                 wanted = _wanted_stop(follower, link)
                 yield Unprotected(follower=follower, link=link, ticket=leg.ticket, wanted=wanted, found=leg.stop_loss)
 
@@ -135,11 +139,14 @@ def _needs_stop(link: Link, leg: Leg) -> bool:
     return leg.state is LegState.OPEN and bool(leg.lots) and link.wanted_open
 
 
-def _lacks_stop(follower: Follower, link: Link, leg: Leg) -> bool:
+def _has_its_stop(follower: Follower, link: Link, leg: Leg) -> bool:
+    """Return whether a leg's stop at the broker is the one wanted, where any is."""
+    if leg.stop_loss and leg.stop_loss == link.stop_loss:
+        return True
     if not _needs_stop(link, leg):
-        return False
+        return True
     wanted = _wanted_stop(follower, link)
-    return wanted != leg.stop_loss if wanted else wanted is None and not leg.stop_loss
+    return wanted == leg.stop_loss if wanted else wanted is not None or bool(leg.stop_loss)
 
 
 def _wanted_stop(follower: Follower, link: Link) -> Decimal | None:
@@ -231,10 +238,9 @@ def drifted(follower: Follower, links: list[Link]) -> Iterator[Condition]:
 
 def too_much(link: Link, spec: SymbolSpec | None) -> tuple[Decimal, Decimal]:
     """Return the lots a copy should have, and how many it has beyond them."""
-    lots, filled, position = link.lots, link.filled, link.position
-    whole = position.lots == position.lots_opened == link.anchor > 0 == link.before
-    if whole and link.wanted_open and lots <= filled:
-        return filled, ZERO  # The master still holds all that was copied: its symbol's rules do not matter.
+    lots, position = link.lots, link.position
+    if link.wanted_open and position.lots == position.lots_opened == link.anchor > ZERO == link.before and lots <= link.filled:
+        return link.filled, ZERO  # The master still holds all that was copied: its symbol's rules do not matter.
     if spec is not None and spec.divides_lots:
         target = target_lots(link, spec)
         return target, lots_to_close(lots, target, spec)

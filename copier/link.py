@@ -186,12 +186,19 @@ class Link(Record, frozen=True, kw_only=True):
     @property
     def filled(self) -> Decimal:
         """All that was ever filled for it."""
-        return sum((leg.filled for leg in self.legs), ZERO)
+        filled = ZERO
+        for leg in self.legs:
+            filled += leg.filled
+        return filled
 
     @property
     def lots(self) -> Decimal:
         """What of it is open now."""
-        return sum((leg.lots for leg in self.legs if leg.living), ZERO)
+        lots = ZERO
+        for leg in self.legs:
+            if leg.living:
+                lots += leg.lots
+        return lots
 
     @property
     def living(self) -> bool:
