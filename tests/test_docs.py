@@ -2,15 +2,18 @@
 
 import ast
 import re
+import shlex
 import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from textwrap import dedent
+from typing import Any
 
 import pytest
+import typer
 
-from copier import settings
+from copier import cli, settings
 from copier.errors import Reason
 from copier.model import DealReason
 
@@ -94,6 +97,72 @@ def test_an_example_in_the_documents_is_settings_without_a_mistake(page: str, ki
     whole = complete("settings" if "gateways" in page else kind, text)
     secrets = {name: "a secret of some length" for name in re.findall(r"\{env: (\w+)\}", whole)}
     assert settings.parse(whole, secrets).accounts
+
+
+# Commands --------------------------------------------------------------------------------------------------------------
+
+
+def fenced(text: str) -> Iterator[str]:
+    """Find every line of a page's blocks."""
+    for block in re.findall(r"^ *```\w*\n(.*?)^ *```", text, re.DOTALL | re.MULTILINE):
+        yield from block.splitlines()
+
+
+def commands_of(page: Path) -> Iterator[str]:
+    """Find what a page tells to type after `mt-copier`; a command's bare name is only mentioned."""
+    text = page.read_text(encoding="utf-8")
+    for line in fenced(text):
+        if match := re.match(r" *(?:docker compose .* exec \S+ )?mt-copier (.+)", line):
+            yield match[1].partition(" #")[0]
+    for words in re.findall(r"`mt-copier ([^`\n]+)`", text):
+        if not re.fullmatch(r"[a-z-]+|--help", words) and "..." not in words:
+            yield words
+
+
+def misused(words: list[str]) -> str:
+    """Say what the command line would complain about."""
+    command: Any = typer.main.get_command(cli.app)
+    while isinstance(getattr(command, "commands", None), dict):
+        if not words or words[0] not in command.commands:
+            return f"there is no {' '.join(words[:1])}"
+        command, words = command.commands[words[0]], words[1:]
+    try:
+        command.make_context("mt-copier", list(words))
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+    return ""
+
+
+@pytest.mark.parametrize("page", PAGES, ids=names)
+def test_every_command_of_a_page_is_one_that_the_command_line_takes(page: Path) -> None:
+    assert [(words, trouble) for words in commands_of(page) if (trouble := misused(shlex.split(words)))] == []
+
+
+def test_commands_are_found_and_wrong_ones_are_told() -> None:
+    found = list(commands_of(DOCS / "deployment.md"))
+    assert "run copier.yaml" in found
+    assert "status copier.yaml" in found
+    assert misused(shlex.split("flatten '*' --direct"))
+    assert misused(["folow", "copier.yaml"])
+    assert misused(["status", "copier.yaml", "--nothing"])
+
+
+@pytest.mark.parametrize("page", PAGES, ids=names)
+def test_every_module_and_target_that_a_page_has_run_is_there(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    modules = set(re.findall(r"python -m ((?:benchmarks|tests|copier)[\w.]*)", text))
+    places = {name: ROOT / name.replace(".", "/") for name in modules}
+    assert [name for name, at in places.items() if not (at.with_suffix(".py").exists() or (at / "__main__.py").exists())] == []
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+    assert set(re.findall(r"(?:`|^)make ([a-z-]+)", text, re.MULTILINE)) - targets == set()
+    assert [name for name in re.findall(r"pytest[^`\n]* (tests/[\w/]+\.py)", text) if not (ROOT / name).exists()] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=names)
+def test_a_command_for_the_containers_names_their_profile(page: Path) -> None:
+    """Without it Compose sees no service at all, as each has one."""
+    said = re.findall(r"docker compose [^`\n]*", page.read_text(encoding="utf-8"))
+    assert [line for line in said if "--profile" not in line] == []
 
 
 # Receipts --------------------------------------------------------------------------------------------------------------

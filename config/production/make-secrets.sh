@@ -1,7 +1,8 @@
 #!/bin/sh
 # Makes every secret of the production shape into a folder: make-secrets.sh secrets gold anna bert cora dirk
 # Needs openssl and mt-copier; the image has both. What is there already stays. As root each file is given to the one user that
-# reads it in its container. REDIS_HOST, REDIS_PORT, POSTGRES_HOST, POSTGRES_PORT, POSTGRES_DB: for stores that stand elsewhere.
+# reads it in its container. ENGINE_HOST: name or address that terminals dial, which must stand in the certificate. WORKERS: their
+# names. REDIS_HOST, REDIS_PORT, POSTGRES_HOST, POSTGRES_PORT, POSTGRES_DB: for stores that stand elsewhere.
 set -eu
 umask 077
 here=$(cd "$(dirname "$0")" && pwd)
@@ -29,8 +30,11 @@ certificate() { # file, names
   openssl x509 -req -in "$1.csr" -CA ca.crt -CAkey ca.key -CAcreateserial -days 825 -extfile "$1.ext" -out "$1.crt" 2>/dev/null
   rm "$1.csr" "$1.ext"
 }
-certificate redis/redis "DNS:${REDIS_HOST:-redis},DNS:localhost,IP:127.0.0.1"
-certificate engine "DNS:${ENGINE_HOST:-copier},DNS:localhost,IP:127.0.0.1"
+named() { # host
+  case "$1" in *:*) echo "IP:$1" ;; *[!0-9.]*) echo "DNS:$1" ;; *) echo "IP:$1" ;; esac
+}
+certificate redis/redis "$(named "${REDIS_HOST:-redis}"),DNS:localhost,IP:127.0.0.1"
+certificate engine "$(named "${ENGINE_HOST:-copier}"),DNS:localhost,IP:127.0.0.1"
 
 place="${POSTGRES_HOST:-postgres}:${POSTGRES_PORT:-5432}/${POSTGRES_DB:-copier}"
 printf 'postgresql+psycopg://copier:%s@%s' "$(cat postgres/password)" "$place" > ledger_url
@@ -39,9 +43,10 @@ if [ ! -d redis-users ]; then
   home=$(mktemp -d)
   cp "$here/copier.yaml" "$home"
   ln -s "$folder" "$home/secrets"
+  workers=$(printf -- '--worker %s ' ${WORKERS:-one two})
   place="rediss://${REDIS_HOST:-redis}:${REDIS_PORT:-6379}/0?ssl_ca_certs=secrets/ca.crt"
   (cd "$home" && MT_COPIER__REDIS=memory:// ${MT_COPIER:-mt-copier} redis-acl copier.yaml --out "$folder/redis-users" \
-    --at "$place" --worker one --worker two >/dev/null)
+    --at "$place" $workers >/dev/null)
   rm -r "$home"
   mv redis-users/users.acl redis-users/reader.url redis/
 fi

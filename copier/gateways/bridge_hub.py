@@ -115,7 +115,8 @@ class BridgeHub:
         hello = read_hello(await link.receive())
         seat = self._seats.get(hello.account)
         if seat is None:
-            raise await refuse(link, f"nobody here waits for {hello.account}: check login and server in the engine's settings")
+            either = "another worker has it just now, or login and server in the engine's settings are others"
+            raise await refuse(link, f"nobody here waits for {hello.account}: {either}")
         if seat.is_taken:
             raise await refuse(link, f"another Expert Advisor is connected for {hello.account}: one terminal per account")
         life = await greet(link, hello, seat.account, seat.secret, self._clock)

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -19,10 +20,13 @@ import redis
 import yaml
 
 from copier import settings
+from copier.app import ledger_file
 from tests.conftest import ROOT, absent, free_port
+from tests.test_docs import misused
 
 COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text(encoding="utf-8"))
 PRODUCTION = ROOT / "config" / "production"
+PLAIN = yaml.safe_load((PRODUCTION / "copier.yaml").read_text(encoding="utf-8"))
 INSIDE = "/etc/mt-copier/"
 ENGINE = ("watcher", "worker-one", "worker-two")
 USERS = {"watcher": "watcher-gold", "worker-one": "worker-one", "worker-two": "worker-two"}
@@ -41,6 +45,14 @@ def make_secrets(folder: Path, **places: str) -> None:
         env={**os.environ, "OWNERS": "me", "MT_COPIER": f"{sys.executable} -m copier.cli", "PYTHONPATH": str(ROOT), **places},
         capture_output=True,
     )
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with every secret, made as an operator makes it."""
+    folder = tmp_path_factory.mktemp("made") / "secrets"
+    make_secrets(folder)
+    return folder
 
 
 def secrets_of(service: str) -> dict[str, str]:
@@ -65,9 +77,8 @@ def lay_out(service: str, folder: Path, made: Path) -> Path:
 
 
 @pytest.mark.parametrize("service", ENGINE)
-def test_every_role_reads_its_settings_with_nothing_but_what_its_container_has(service: str, tmp_path: Path) -> None:
-    make_secrets(tmp_path / "made")
-    home = lay_out(service, tmp_path, tmp_path / "made")
+def test_every_role_reads_its_settings_with_nothing_but_what_its_container_has(service: str, tmp_path: Path, made: Path) -> None:
+    home = lay_out(service, tmp_path, made)
     loaded = settings.load(home / "copier.yaml", {})
     assert urlsplit(loaded.redis.get_secret_value()).username == USERS[service]
     assert set(loaded.followers) == set(FOLLOWERS)
@@ -75,14 +86,78 @@ def test_every_role_reads_its_settings_with_nothing_but_what_its_container_has(s
     assert loaded.stream.secret is not None
 
 
-def test_no_secret_stands_in_what_is_shown_of_the_settings(tmp_path: Path) -> None:
-    make_secrets(tmp_path / "made")
-    home = lay_out("watcher", tmp_path, tmp_path / "made")
+@pytest.mark.parametrize("service", ENGINE)
+def test_no_role_writes_beside_its_settings_where_its_container_cannot_be_written_to(
+    service: str, tmp_path: Path, made: Path
+) -> None:
+    loaded = settings.load(lay_out(service, tmp_path, made) / "copier.yaml", {})
+    assert ledger_file(loaded) is None
+    assert loaded.log.file is None
+    assert not loaded.signals
+
+
+@pytest.mark.parametrize("service", ENGINE)
+def test_every_file_that_the_settings_name_is_in_the_container(service: str, tmp_path: Path, made: Path) -> None:
+    home = lay_out(service, tmp_path, made)
+    named = set(re.findall(r": (secrets/[\w./]+)", (home / "copier.yaml").read_text(encoding="utf-8")))
+    assert named
+    named |= set(re.findall(r"ssl_ca_certs=([\w./]+)", (home / "secrets" / "redis_url").read_text()))
+    assert sorted(name for name in named if not (home / name).is_file()) == []
+
+
+@pytest.mark.parametrize("service", ENGINE)
+def test_the_command_of_a_role_is_one_that_the_command_line_takes(service: str) -> None:
+    assert misused(COMPOSE["services"][service]["command"]) == ""
+    if service == "watcher":
+        assert COMPOSE["services"][service]["command"][2] in PLAIN["masters"]
+
+
+def test_each_secret_belongs_to_the_user_that_reads_it() -> None:
+    script = (PRODUCTION / "make-secrets.sh").read_text(encoding="utf-8")
+    owners = {path: user for user, paths in re.findall(r"chown -R (\d+:\d+) (.+)", script) for path in paths.split()}
+    for name in (*ENGINE, "redis", "postgres"):
+        user = COMPOSE["services"][name]["user"]
+        read = [path for path in secrets_of(name).values() if path != "ca.crt"]  # Nobody's secret: everybody may read it.
+        assert [path for path in read if owners.get(path, owners.get(path.split("/")[0])) != user] == [], name
+
+
+def test_the_gate_leads_to_where_the_roles_listen() -> None:
+    gate = (PRODUCTION / "haproxy.cfg").read_text(encoding="utf-8")
+    led = set(re.findall(r"^  server \w+ ([\w-]+):(\d+)", gate, re.MULTILINE))
+    ports = {account["port"] for account in PLAIN["accounts"].values()}
+    assert led == {(service, str(port)) for service in ENGINE for port in ports}
+    opened = {f"{port}:{port}" for port in re.findall(r"^  bind :(\d+)", gate, re.MULTILINE)}
+    assert {port.partition("}:")[2] for port in COMPOSE["services"]["gate"]["ports"]} == opened
+
+
+def test_the_check_of_a_role_asks_where_it_answers() -> None:
+    check = COMPOSE["services"]["watcher"]["healthcheck"]["test"][-1]
+    assert f"http://127.0.0.1:{PLAIN['metrics']['port']}/health" in check
+    compile(check, "healthcheck", "exec")
+
+
+def test_the_database_counts_as_ready_when_it_answers_where_the_roles_ask() -> None:
+    """While it is being made for the first time, a server that ends again answers on the socket."""
+    assert "-h" in COMPOSE["services"]["postgres"]["healthcheck"]["test"]
+
+
+def test_the_certificate_names_what_terminals_dial_and_each_worker_gets_a_user(tmp_path: Path) -> None:
+    folder = tmp_path / "made"
+    make_secrets(folder, ENGINE_HOST="10.1.2.3", REDIS_HOST="redis.lan", WORKERS="one two three")
+    for path, expected in (("engine.crt", "IP Address:10.1.2.3,"), ("redis/redis.crt", "DNS:redis.lan,")):
+        show = ["openssl", "x509", "-in", str(folder / path), "-noout", "-ext", "subjectAltName"]
+        assert expected in subprocess.run(show, capture_output=True, text=True, check=True).stdout
+    workers = {path.stem for path in (folder / "redis-users").glob("worker-*.url")}
+    assert workers == {"worker-one", "worker-two", "worker-three"}
+
+
+def test_no_secret_stands_in_what_is_shown_of_the_settings(tmp_path: Path, made: Path) -> None:
+    home = lay_out("watcher", tmp_path, made)
     shown = repr(settings.load(home / "copier.yaml", {})) + json.dumps(settings.redacted(settings.load(home / "copier.yaml", {})))
-    files = [path for path in (tmp_path / "made").rglob("*") if path.is_file() and not path.suffix and path.name != "ledger_url"]
-    made = [path.read_text() for path in files] + [str(urlsplit((tmp_path / "made" / "ledger_url").read_text()).password)]
-    assert len(made) > 5
-    assert [secret for secret in made if secret in shown] == []
+    files = [path for path in made.rglob("*") if path.is_file() and not path.suffix and path.name != "ledger_url"]
+    values = [path.read_text() for path in files] + [str(urlsplit((made / "ledger_url").read_text()).password)]
+    assert len(values) > 5
+    assert [secret for secret in values if secret in shown] == []
 
 
 @pytest.mark.parametrize("name", sorted(COMPOSE["services"]))
