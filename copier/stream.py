@@ -11,9 +11,8 @@ import hmac
 import re
 from collections.abc import Awaitable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
-import fakeredis
 import msgspec
 import redis.asyncio as aioredis
 from redis.asyncio.cluster import ClusterNode
@@ -25,6 +24,9 @@ from redis.exceptions import AuthenticationError, RedisClusterException, RedisEr
 from copier import wire
 from copier.errors import Fenced, ProtocolError, SettingsError, StoreError
 from copier.model import Event, Snapshot
+
+if TYPE_CHECKING:
+    import fakeredis
 
 T = TypeVar("T")
 
@@ -161,8 +163,6 @@ class Stream:
 
     async def time_ms(self) -> int | None:
         """Return Redis's clock, None where it is this process's own. Raise `StoreError`."""
-        if isinstance(self._client, fakeredis.FakeAsyncRedis):
-            return None
         seconds, micros = await self._answer("Redis's clock", self._client.time(**self._anywhere))
         return int(seconds) * 1000 + int(micros) // 1000
 
@@ -199,6 +199,14 @@ async def _uncancelled(call: Awaitable[T]) -> T:
     if task is not None and task.cancelling():
         raise asyncio.CancelledError
     return answer
+
+
+class MemoryStream(Stream):
+    """The streams of one process, in its own memory."""
+
+    async def time_ms(self) -> int | None:
+        """Return None: the clock is this process's own."""
+        return None
 
 
 class ClusterStream(Stream):
@@ -257,10 +265,13 @@ def open_stream(url: str, *, entries_max: int = ENTRIES_MAX, secret: bytes = b""
     The client never retries on its own: a lost reply would become two entries or a skipped one.
     """
     scheme, _, place = url.partition("://")
-    kind = Stream
+    kind: type[Stream] = Stream
     try:
         match scheme.partition("+"):
             case ("memory", "", _):
+                import fakeredis  # Only where it is used: it loads numpy, too, where that is installed.
+
+                kind = MemoryStream
                 server = fakeredis.FakeServer(server_type="redis")
                 client: Any = fakeredis.FakeAsyncRedis(server=server, socket_timeout=None)
             case ("redis" | "rediss" as plain, "+", "sentinel"):

@@ -7,8 +7,10 @@ import shutil
 import ssl
 import subprocess
 import sys
+import tomllib
 from collections.abc import Awaitable, Callable
 from decimal import Decimal
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -381,13 +383,44 @@ def test_by_default_nothing_listens() -> None:
     assert world().metrics is None
 
 
-def test_nothing_of_monitoring_or_other_heavy_packages_is_imported_by_the_engine() -> None:
-    heavy = [
-        "prometheus_client", "starlette", "uvicorn", "fastapi", "psycopg", "pandas", "matplotlib", "openpyxl", "lxml", "jinja2",
-    ]  # fmt: skip
-    script = "import sys, json; import copier.app, copier.running, copier.cli; print(json.dumps(sorted(sys.modules)))"
+COPIED = """
+import json, sys
+import copier.cli, copier.running
+from copier.clock import LoopClock, run_virtual
+from copier.demo import Demo
+from copier.looking import status
+
+async def main():
+    demo = Demo(LoopClock(1_767_600_000_000), lambda line: None)
+    async with demo.live():
+        assert (await demo.play()).good
+
+run_virtual(main())
+print(json.dumps(sorted({name.partition(".")[0] for name in sys.modules})))
+"""
+
+
+def test_an_engine_that_copies_has_loaded_no_optional_package_and_nothing_of_webs_plots_other_databases_or_agents() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    wanted = {line for extra, lines in project["optional-dependencies"].items() if extra != "fast" for line in lines}
+    packages = {re.match(r"[\w-]+", line)[0].lower() for line in wanted}  # type: ignore[index]
+    modules = metadata.packages_distributions()
+    optional = {name for name, owners in modules.items() if packages & {owner.lower().replace("_", "-") for owner in owners}}
+    assert {"prometheus_client", "starlette", "uvicorn", "psycopg", "openpyxl", "matplotlib"} <= optional
+    web = {"fastapi", "flask", "django", "aiohttp", "requests", "httpx", "jinja2"}
+    drivers = {"asyncpg", "aiosqlite", "pymysql", "MySQLdb", "mysql", "oracledb", "pyodbc", "psycopg2", "pymongo"}
+    numbers = {"pandas", "scipy", "polars", "plotly", "seaborn"}
+    agents = {"mcp", "fastmcp", "openai", "anthropic", "langchain", "litellm"}
+    done = subprocess.run([sys.executable, "-c", COPIED], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert set(json.loads(done.stdout)) & (optional | web | drivers | numbers | agents) == set()
+
+
+def test_a_process_over_a_real_redis_has_loaded_neither_the_one_in_memory_nor_numpy() -> None:
+    """The one in memory takes numpy where it is installed, 15 MB that a worker does not need."""
+    script = "import sys; import copier.running; from copier.stream import open_stream; open_stream('redis://here'); "
+    script += "print(sorted({'fakeredis', 'numpy'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert set(heavy) & set(json.loads(done.stdout)) == set()
+    assert done.stdout.strip() == "[]"
 
 
 # What looks at the numbers -----------------------------------------------------------------------------------------------
