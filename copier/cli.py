@@ -1,6 +1,7 @@
 """The command line: every command reads its settings, does one thing, and says clearly what is wrong."""
 
 import contextlib
+import os
 import sys
 from collections.abc import Callable, Coroutine
 from pathlib import Path
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from copier.settings import Settings
 
 T = TypeVar("T")
+PIPED_WIDTH = 120
+"""How wide tables are where nobody says how wide a line may be: in a pipe or a file."""
 
 app = typer.Typer(
     name="mt-copier",
@@ -405,10 +408,10 @@ def _async(main: Coroutine[Any, Any, T]) -> T:
     return run(main)
 
 
-def _console(*, stderr: bool = False) -> "Console":
+def _console() -> "Console":
     from rich.console import Console
 
-    return Console(stderr=stderr)
+    return Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else PIPED_WIDTH)
 
 
 def _view_kind(*, as_json: bool) -> str:

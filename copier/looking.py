@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+from rich import box
 from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
@@ -30,6 +31,8 @@ from copier.words import copied_stamps, hops, mean_slippage
 
 RECEIPTS_MAX = 5_000
 """Of so many newest receipts summaries are made."""
+STRICTER = ("live", "close_only", "flatten", "frozen")
+"""What people may set: of several, the one that counts stands last."""
 UNMAPPED = {"symbol_unmapped", "symbol_ambiguous", "symbol_spec_unusable"}
 
 
@@ -86,12 +89,11 @@ async def status(settings: Settings) -> Answer:
         sight = await ledger.leases.look()
     owners = {name: _owner(sight, name) for name in twins(settings)}
     rows = [{**_follower_row(settings, name, links, controls, newest, samples), **owners[name]} for name in twins(settings)]
-    table = Table(title="Followers", title_justify="left", expand=True)
+    table = Table(title="Followers", title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
     for heading in ("follower", "worker", "set to"):
         table.add_column(heading, no_wrap=True)
     for heading in ("open", "pending", "refused", "failed", "equity"):
-        table.add_column(heading, justify="right")
-    table.add_column("last alert", ratio=1)
+        table.add_column(heading, justify="right", no_wrap=True)
     for row in rows:
         table.add_row(
             row["follower"],
@@ -102,9 +104,9 @@ async def status(settings: Settings) -> Answer:
             str(row["refused"]),
             str(row["failed"]),
             row["equity"] or "-",
-            Text(row["alert"], style="red"),
         )
     shown: list[RenderableType] = [table]
+    shown += [Text(f"Last alert of {row['follower']}: {row['alert']}", style="red") for row in rows if row["alert"]]
     times = hops(copied_stamps(newest))
     held = {scope: control for scope, control in sorted(controls.items()) if control != "live"}
     if held:
@@ -146,8 +148,9 @@ def _follower_row(
     sample = samples.get(settings.followers[name.removesuffix(SHADOW)].account)
     alerts = [receipt for receipt in receipts if receipt.verdict is Verdict.ALERT]
     whole = settings.followers[name.removesuffix(SHADOW)]
-    scopes = ["*", name, *(f"group:{group}" for group in whole.groups), *(f"{name}/{copy.master}" for copy in whole.copies)]
-    control = next((f"{controls[scope]}" for scope in scopes if controls.get(scope, "live") != "live"), "live")
+    base = name.removesuffix(SHADOW)
+    scopes = ["*", name, base, *(f"group:{group}" for group in whole.groups), *(f"{base}/{copy.master}" for copy in whole.copies)]
+    control = max((controls.get(scope, "live") for scope in scopes), key=STRICTER.index)
     return {
         "follower": name,
         "control": control,
@@ -219,10 +222,13 @@ async def positions(settings: Settings) -> Answer:
 
 
 async def receipts(settings: Settings, chosen: Chosen) -> Answer:
-    """Return the newest receipts that were asked for."""
+    """Return the newest receipts that were asked for. Raise `SettingsError` for a follower that nobody knows."""
     async with stores(settings) as (ledger, _):
         filtered = chosen.symbol is not None or chosen.code is not None
         newest = await ledger.receipts(follower=chosen.follower, newest=RECEIPTS_MAX if filtered else chosen.last)
+    known = twins(settings)
+    if not newest and chosen.follower is not None and chosen.follower not in known:  # One of the past may have left some.
+        raise SettingsError([f"follower {chosen.follower}: expected one of {', '.join(known)}"], source="command")
     found = [receipt for receipt in newest if chosen.has(receipt)][-chosen.last :]
     return Answer(found, (receipts_table(found),))
 

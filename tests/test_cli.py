@@ -212,6 +212,28 @@ def test_what_happened_is_told_in_tables_and_in_json(traded: Path) -> None:
         assert "f" in shown.stdout
 
 
+def test_the_status_of_everybody_can_be_read_in_eighty_columns(traded: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    shown = run("status", traded).stdout
+    row = data("status", traded)["followers"][0]
+    assert "…" not in shown
+    assert row["equity"] in shown
+    assert "refused" in shown
+    assert max(len(line) for line in shown.splitlines()) <= 80
+
+
+def test_in_a_pipe_nothing_of_a_position_is_cut_off(traded: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)
+    assert "…" not in run("positions", traded).stdout
+
+
+def test_receipts_of_a_follower_that_nobody_knows_are_a_mistake_and_not_none(
+    traded: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main_of(["receipts", str(traded), "--follower", "nobody"], monkeypatch) == 2
+    assert "follower nobody: expected one of f, n" in capsys.readouterr().err
+
+
 def test_receipts_can_be_chosen(traded: Path) -> None:
     assert {receipt["follower"] for receipt in data("receipts", traded, "--follower", "n")} == {"n"}
     assert [r["code"] for r in data("receipts", traded, "--follower", "f", "--code", "copied")] == ["copied"]
@@ -235,6 +257,19 @@ def test_shadow_says_when_there_is_none(traded: Path) -> None:
 def controls(config: Path) -> dict[str, str]:
     answer: dict[str, str] = data("status", config)["controls"]
     return answer
+
+
+def test_of_several_that_apply_status_shows_the_strictest(traded: Path) -> None:
+    def set_to() -> dict[str, str]:
+        return {row["follower"]: row["control"] for row in data("status", traded)["followers"]}
+
+    run("pause", traded, "*")
+    run("freeze", traded, "f")
+    run("flatten", traded, "n")
+    assert set_to() == {"f": "frozen", "n": "flatten"}
+    run("resume", traded, "f")
+    run("resume", traded, "n")
+    assert set_to() == {"f": "close_only", "n": "close_only"}
 
 
 def test_what_a_person_sets_stands_in_the_ledger(traded: Path) -> None:
