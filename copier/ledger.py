@@ -16,7 +16,7 @@ import sqlalchemy as sa
 from copier import audit, wire
 from copier import database as db
 from copier.clock import Clock
-from copier.database import Database, insert_many, may_write, upsert
+from copier.database import Database, insert_many, list_owner, may_write, upsert
 from copier.diff import View
 from copier.durations import Durations
 from copier.errors import Fenced
@@ -28,6 +28,8 @@ TOMBSTONES_MS = 15 * 60 * 1000
 """Links that ended are known for so long, so that a late duplicate finds them closed; what is older is too old to be copied."""
 PROJECTED_AT_ONCE = 400
 """Entries brought into the tables in one transaction, about 10 ms of work: whoever has a record to write waits no longer."""
+TRIMMED_AT_ONCE = 200
+"""Rows dropped in one transaction."""
 ROWS_AT_ONCE = 50
 """Journal rows looked at for that."""
 BEHIND_MAX = 20_000
@@ -93,6 +95,8 @@ class Ledger:
         self._waiting: list[tuple[Sequence[JournalEntry], asyncio.Future[None]]] = []
         self._flushing: asyncio.Task[None] | None = None
         self._unprojected: list[tuple[int, list[JournalEntry]]] = []
+        self._listed = False
+        """The tables know of this owner, so that its rows are looked for."""
         self._newest: dict[tuple[str, str, str], int] = {}
         """In which of those rows the newest of each link stands."""
         self.commits = Durations()
@@ -172,6 +176,8 @@ class Ledger:
 
         def work(connection: sa.Connection) -> list[int]:
             self.leases.expect(connection, needed)
+            if not self._listed:
+                list_owner(connection, self.owner)
             written = []
             for _, body in parts:
                 row = connection.execute(sa.insert(db.journal).values(owner=self.owner, at_ms=now, body=body))
@@ -180,6 +186,7 @@ class Ledger:
             return written
 
         written = await self._database.run(work)
+        self._listed = True
         for seq, (part, _) in zip(written, parts, strict=True):
             self._unprojected.append((seq, part))
             self._newest |= {_id_of(entry.link): seq for entry in part if isinstance(entry, LinkKept)}
@@ -235,29 +242,27 @@ class Ledger:
         self, connection: sa.Connection, entries_max: float = math.inf, owner: str | None = None, newest: int | None = None
     ) -> list[tuple[int, str, list[JournalEntry]]]:
         """Return what is journaled and not in the tables, oldest first, up to the row with which it is so many entries."""
-        # Per owner: on a server with many writers a lower number may become visible after a higher one.
         lock(connection, "pg_advisory_xact_lock", _PROJECTION_LOCK)
-        done = sa.func.coalesce(db.projected.c.seq, 0)
-        query = (
-            sa.select(db.journal.c.seq, db.journal.c.owner)
-            .join(db.projected, db.projected.c.owner == db.journal.c.owner, isouter=True)
-            .where(db.journal.c.seq > done)
-            .order_by(db.journal.c.seq)
-        )
-        if owner is not None:
-            query = query.where(db.journal.c.owner == owner)
-        if newest is not None:
-            query = query.where(db.journal.c.seq <= newest)
-        if entries_max < math.inf:
-            query = query.limit(ROWS_AT_ONCE)
+        rows: list[tuple[int, str]] = []
+        reached: float = math.inf
+        for writer, done in _behind(connection, owner):
+            query = sa.select(db.journal.c.seq).where(db.journal.c.owner == writer, db.journal.c.seq > done)
+            if newest is not None:
+                query = query.where(db.journal.c.seq <= newest)
+            if entries_max < math.inf:
+                query = query.limit(ROWS_AT_ONCE)
+            seqs = connection.scalars(query.order_by(db.journal.c.seq)).all()
+            if entries_max < math.inf and len(seqs) == ROWS_AT_ONCE:
+                reached = min(reached, seqs[-1])  # Later rows of another may only follow those of this one that come next.
+            rows += [(seq, writer) for seq in seqs]
         own = dict(self._unprojected)
         found: list[tuple[int, str, list[JournalEntry]]] = []
         entries = 0
-        for seq, writer in connection.execute(query).all():
+        for seq, writer in sorted(rows):
+            if seq > reached or entries >= entries_max:
+                break
             found.append((seq, writer, own.get(seq) or _read(connection, seq)))
             entries += len(found[-1][2])
-            if entries >= entries_max:
-                break
         return found
 
     def _project(
@@ -342,17 +347,28 @@ class Ledger:
 
     async def trim(self, before_ms: int) -> int:
         """Forget journal rows, receipts and ended links older than this, once they stand in the tables; return how many."""
+        await self.catch_up()
+        ended = ~db.links.c.living & (db.links.c.at_ms < before_ms)
+        dropped = await self._database.run_beside(
+            lambda connection: connection.execute(sa.delete(db.links).where(ended)).rowcount
+        )
+        in_tables = sa.exists().where(db.projected.c.owner == db.journal.c.owner, db.projected.c.seq >= db.journal.c.seq)
+        dropped += await self._drop_oldest(db.journal.c.seq, (db.journal.c.at_ms < before_ms) & in_tables)
+        return dropped + await self._drop_oldest(db.receipts.c.id, db.receipts.c.at_ms < before_ms)
+
+    async def _drop_oldest(self, number: sa.Column[int], old: sa.ColumnElement[bool]) -> int:
+        """Drop old rows of a table, the first first and a few at a time: who has a record to write waits no longer than that."""
+        rows = number.table
 
         def work(connection: sa.Connection) -> int:
-            self._project(connection, self._journal_after(connection))
-            old = [
-                sa.delete(db.journal).where(db.journal.c.at_ms < before_ms),
-                sa.delete(db.receipts).where(db.receipts.c.at_ms < before_ms),
-                sa.delete(db.links).where(~db.links.c.living & (db.links.c.at_ms < before_ms)),
-            ]
-            return sum(connection.execute(statement).rowcount for statement in old)
+            first = connection.scalars(sa.select(number).order_by(number).limit(TRIMMED_AT_ONCE)).all()
+            return connection.execute(sa.delete(rows).where(number <= first[-1], old)).rowcount if first else 0
 
-        return await self._database.run_beside(work)
+        dropped = count = await self._database.run_beside(work)
+        while count == TRIMMED_AT_ONCE:
+            count = await self._database.run_beside(work)
+            dropped += count
+        return dropped
 
 
 def _roles_of(entries: Iterable[JournalEntry]) -> set[str]:
@@ -367,6 +383,18 @@ def _follower_of(entry: JournalEntry) -> str:
             return entry.receipt.follower
         case ReadingKept() | FactKept():
             return entry.follower
+
+
+def _behind(connection: sa.Connection, owner: str | None) -> list[tuple[str, int]]:
+    """Return whose rows are not all in the tables, and up to where they are; one owner's where it is asked for.
+
+    Per owner, as on a server with many writers a lower number may become visible after a higher one; and never by looking
+    through the journal, which holds a year.
+    """
+    if owner is not None:
+        return [(owner, connection.scalar(sa.select(db.projected.c.seq).where(db.projected.c.owner == owner)) or 0)]
+    later = sa.exists().where(db.journal.c.owner == db.projected.c.owner, db.journal.c.seq > db.projected.c.seq)
+    return [(each, done) for each, done in connection.execute(sa.select(db.projected.c.owner, db.projected.c.seq).where(later))]
 
 
 def _read(connection: sa.Connection, seq: int) -> list[JournalEntry]:

@@ -444,6 +444,29 @@ def test_trimming_forgets_what_is_old_and_ended_and_keeps_what_lives() -> None:
     on(tell)
 
 
+def test_trimming_drops_nothing_that_is_not_in_the_tables(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("copier.ledger.TRIMMED_AT_ONCE", 2)
+
+    async def tell(database: Database, clock: LoopClock) -> None:
+        ledger = await owner(database, clock)
+        for number in range(7):
+            await ledger.append([reading(f"1-{number}"), receipt(EPOCH_MS + number)])
+        catch_up = ledger.catch_up
+
+        async def and_then_more() -> None:
+            await catch_up()
+            await ledger.append([kept()])
+
+        monkeypatch.setattr(ledger, "catch_up", and_then_more)
+        assert await ledger.trim(EPOCH_MS + 1_000_000) == 14
+        assert await journal_rows(database) == 1
+        found = await Ledger(database, clock, "reader").load(["f"])
+        assert set(found.links["f"]) == {("m", "9.1")}
+        assert found.readings == {("f", "m"): "1-6"}
+
+    on(tell)
+
+
 def test_what_is_appended_after_everything_was_trimmed_is_remembered() -> None:
     async def tell(database: Database, clock: LoopClock) -> None:
         ledger = await owner(database, clock)
@@ -477,6 +500,53 @@ def test_an_owner_brings_its_own_rows_into_the_tables_and_a_successor_everyones(
         assert found.readings == {("f", "m"): "1-9", ("g", "m"): "1-6"}
 
     on(tell)
+
+
+def test_rows_of_several_owners_come_into_the_tables_in_the_order_in_which_they_were_written(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("copier.ledger.ROWS_AT_ONCE", 2)
+    monkeypatch.setattr("copier.ledger.PROJECTED_AT_ONCE", 3)
+
+    async def tell(database: Database, clock: LoopClock) -> None:
+        first = await owner(database, clock, "z-first", "follower:f")
+        for number in range(5):
+            await first.append([receipt(number)])
+        second = await owner(database, clock, "a-second", "follower:f")
+        for number in range(5, 10):
+            await second.append([receipt(number)])
+        third = await owner(database, clock, "m-third", "follower:g")
+        await third.append([receipt(10, "g")])
+        assert [r.at_ms for r in await Ledger(database, clock, "reader").receipts()] == list(range(11))
+
+    on(tell)
+
+
+async def test_nothing_that_is_done_while_trading_goes_through_the_whole_journal(tmp_path: Path) -> None:
+    database = Database(f"sqlite:///{tmp_path / 'ledger.db'}")
+    await database.open()
+    ledger = await owner(database, SystemClock())
+    asked: list[tuple[str, Any]] = []
+
+    def note(_connection: Any, _cursor: Any, statement: str, parameters: Any, *_more: Any) -> None:
+        asked.append((statement, parameters))
+
+    sa.event.listen(database._engine, "before_cursor_execute", note)
+    await ledger.append([kept(), reading("1-1"), receipt(1)])
+    await ledger.project()
+    await ledger.append([kept(), receipt(2)])
+    await ledger.catch_up()
+    await ledger.load(["f"])
+    sa.event.remove(database._engine, "before_cursor_execute", note)
+    plans = []
+    for statement, parameters in asked:
+        if statement.startswith("SELECT"):
+            explain = f"EXPLAIN QUERY PLAN {statement}"
+            rows = await database.run(lambda on, explain=explain, given=parameters: on.exec_driver_sql(explain, given).all())  # type: ignore[misc]
+            plans += [(row[3], statement) for row in rows]
+    assert any("journal" in plan for plan, _ in plans)
+    assert [(plan, statement) for plan, statement in plans if "SCAN journal" in plan] == []
+    await database.close()
 
 
 def test_a_state_that_a_later_row_replaces_is_left_to_it_and_a_crash_in_between_loses_nothing(
