@@ -89,7 +89,7 @@ async def status(settings: Settings) -> Answer:
         sight = await ledger.leases.look()
     owners = {name: _owner(sight, name) for name in twins(settings)}
     rows = [{**_follower_row(settings, name, links, controls, newest, samples), **owners[name]} for name in twins(settings)]
-    table = Table(title="Followers", title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
+    table = Table(title="Followers", title_justify="left", box=box.SIMPLE_HEAD, padding=0, pad_edge=False)
     for heading in ("follower", "worker", "set to"):
         table.add_column(heading, no_wrap=True)
     for heading in ("open", "pending", "refused", "failed", "equity"):
