@@ -187,6 +187,8 @@ class Needs(msgspec.Struct, kw_only=True):
 
     workers: int
     worker_gib: float
+    watching_gib: float
+    """With a process for each master."""
     workers_per_core: float
     snapshots_per_s: float
     carried_mb_per_s: float
@@ -241,6 +243,7 @@ def needs(costs: Costs, world: World) -> Needs:
     return Needs(
         workers=workers,
         worker_gib=workers * (costs.process_mib + world.per_worker * costs.follower_kib / 1024) / 1024,
+        watching_gib=world.masters * costs.process_mib / 1024,
         workers_per_core=round(1e6 / costs.copy_us / world.per_worker, 1),
         snapshots_per_s=snapshots,
         carried_mb_per_s=snapshots * costs.snapshot_bytes / 1e6,
@@ -374,6 +377,8 @@ def need_rows(costs: Costs, world: World, n: Needs) -> list[tuple[str, str, str]
     return [
         ("worker processes", f"{n.workers:,}", f"{world.per_worker:,} followers each"),
         ("their memory", f"{n.worker_gib:,.0f} GiB", "processes and followers"),
+        ("watching processes", f"{world.masters:,}", "one for each master; a process may take several"),
+        ("their memory", f"{n.watching_gib:,.0f} GiB", "each as a worker without followers"),
         ("changes on an ordinary day", f"{n.events_per_s:,.1f} a second", f"{world.events_per_day} a day and master"),
         ("copies of those", f"{n.copies_per_s:,.0f} a second, {n.copies_per_day / 1e6:,.0f} million a day", "by all followers"),
         ("cores for those", f"{ordinary_cores:,.1f}", "processor of a copy"),
@@ -383,7 +388,8 @@ def need_rows(costs: Costs, world: World, n: Needs) -> list[tuple[str, str, str]
             f"one in {world.snapshot_s:g} s of each master",
         ),
         ("snapshots out of Redis", f"{n.delivered_per_s:,.0f} a second, {n.delivered_mb_per_s:,.0f} MB/s", spread_out),
-        ("the same, followers of one master together", f"{n.gathered_mb_per_s:,.0f} MB/s", "workers pinned by master"),
+        ("cores that read those", f"{n.delivered_per_s * costs.read_us / 1e6:,.1f}", "processor of a read entry"),
+        ("followers of one master together: out of Redis", f"{n.gathered_mb_per_s:,.0f} MB/s", "workers pinned by master"),
         ("Redis masters (cluster)", f"{n.redis_masters:,}", redis_each),
         ("connections to Redis", f"{n.redis_connections:,}", "a watcher per master, two per worker; more in a cluster"),
         ("a burst", f"{n.burst_events:,} changes, {n.burst_copies:,.0f} copies", news),
@@ -435,8 +441,9 @@ def break_rows(costs: Costs, world: World, found: Needs) -> list[tuple[str, str,
         ),
         (
             "6. memory",
-            f"{64 * 1024 * 1024 / costs.follower_kib:,.0f} followers in 64 GiB",
-            "more machines",
+            f"{64 * 1024 * 1024 / costs.follower_kib:,.0f} followers, or {64 * 1024 / costs.process_mib:,.0f} processes that "
+            "watch, in 64 GiB",
+            "more machines; `mt-copier watch` with several masters",
         ),
     ]
 

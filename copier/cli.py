@@ -88,11 +88,16 @@ def run(config: Config, *, as_json: Json = False) -> None:
 
 
 @app.command()
-def watch(config: Config, master: Annotated[str, typer.Argument(help="Which master.")], *, as_json: Json = False) -> None:
-    """Only watch one master; followers run in other processes, over Redis."""
+def watch(
+    config: Config,
+    masters: Annotated[list[str], typer.Argument(metavar="MASTER...", help="Which master, or which ones.")],
+    *,
+    as_json: Json = False,
+) -> None:
+    """Only watch a master, or some; followers run in other processes, over Redis."""
     from copier.app import Watch
 
-    _run(config, lambda _: Watch((master,)), as_json=as_json)
+    _run(config, lambda _: Watch(tuple(dict.fromkeys(masters))), as_json=as_json)
 
 
 @app.command()

@@ -144,6 +144,16 @@ def test_help_loads_neither_the_engine_nor_a_store() -> None:
     assert done.stdout.strip() == "[]"
 
 
+def test_one_process_watches_several_masters_and_each_of_them_must_be_there(
+    config: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("MT_COPIER__REDIS", "redis://127.0.0.1:1/0")
+    assert main_of(["watch", str(config), "lead", "silver"], monkeypatch) == 2
+    told = capsys.readouterr().err
+    assert "master lead: expected one of" in told
+    assert "master silver: expected one of" in told
+
+
 def test_the_version_is_the_packages() -> None:
     assert run("--version").stdout.strip() == copier.__version__
 

@@ -31,6 +31,12 @@ def test_twice_the_followers_need_twice_the_workers_and_cores() -> None:
     assert twice.burst_cores == pytest.approx(2 * once.burst_cores, rel=0.02)
 
 
+def test_masters_need_their_processes_too_whoever_follows() -> None:
+    few, many = needs(COSTS, SMALL), needs(COSTS, World(masters=400, followers=20_000))
+    assert few.watching_gib == 200 * 80 / 1024
+    assert many.watching_gib == 2 * few.watching_gib
+
+
 def test_more_cores_never_make_a_burst_slower() -> None:
     last = [simulate(COSTS, SMALL, cores).last_s for cores in (1, 2, 4, 8, 16)]
     assert last == sorted(last, reverse=True)
