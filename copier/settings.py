@@ -24,7 +24,7 @@ from copier.errors import SettingsError
 from copier.model import MarginMode
 from copier.policy import Count, FollowerRisk, NotNegative, Percent, Policy, Positive, RelationPolicy, Whole
 from copier.settings_check import Schema, check_references, explain, in_order
-from copier.settings_source import Source, WrittenSettings, read_file, read_text, resolve_secret
+from copier.settings_source import Source, WrittenSettings, almost_settings, read_file, read_text, resolve_secret
 from copier.settings_watchdogs import WatchdogSettings
 
 
@@ -626,6 +626,7 @@ def _settings(source: Source) -> Settings:
         try:
             with _reading(source):
                 settings = Settings()
+            problems += almost_settings(source, Settings.model_fields)
         except ValidationError as error:
             problems += explain(error.errors(include_url=False), source, _SCHEMA)
         problems += check_references(source.tree)

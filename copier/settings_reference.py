@@ -24,7 +24,8 @@ stands twice is a mistake. Anchors (`&rules`, `*rules`, `<<: *rules`) save repea
 
 **Environment variables** begin with `MT_COPIER__` and name the path with `__` between its steps, in capitals or not; what a
 shell cannot write in a name is `_`. `MT_COPIER__ACCOUNTS__ALICE__LEVERAGE=500` is `accounts.alice.leverage`. A list is given as
-a whole: `MT_COPIER__FOLLOWERS__BOB__GROUPS='[funded, eu]'`. A variable that names no setting is a mistake.
+a whole: `MT_COPIER__FOLLOWERS__BOB__GROUPS='[funded, eu]'`. A variable that names no setting is a mistake,
+and so is one with a single `_` before it.
 
 **Secrets**, and URLs with a password, are never shown, and are given in one of these ways:
 

@@ -7,7 +7,7 @@ decimal it looks like. Nothing in a file can name a Python object. No message re
 import os
 import re
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -311,6 +311,21 @@ def _overlay(source: Source) -> None:
             _overlay_one(name, source)
         except ValueError as error:
             source.problems.append(Problem((), f"the environment variable {name} {error}"))
+
+
+def almost_settings(source: Source, sections: Iterable[str]) -> list[Problem]:
+    """Find the variables that miss the second underscore before one of these names, and that no `{env: NAME}` asked for."""
+    begins = tuple(f"{PREFIX[:-1]}{section.upper()}" for section in sections)
+    found = []
+    for name in sorted(source.env):
+        if (
+            name.upper().startswith(begins)
+            and name.upper().partition("__")[0] in begins
+            and source.env[name] not in source.secrets
+        ):
+            meant = f"{PREFIX}{name[len(PREFIX) - 1 :]}"
+            found.append(Problem((), f"the environment variable {name} says nothing here; the setting is {meant}"))
+    return found
 
 
 def _overlay_one(name: str, source: Source) -> None:

@@ -129,6 +129,17 @@ def test_the_environment_goes_over_the_file(tmp_path: Path) -> None:
     assert loaded.followers["bob"].groups == ("funded", "eu")
 
 
+@pytest.mark.parametrize("name", ["MT_COPIER_LEDGER", "mt_copier_redis", "MT_COPIER_METRICS__PORT"])
+def test_a_variable_that_was_meant_as_a_setting_and_misses_an_underscore_is_a_mistake(name: str) -> None:
+    with pytest.raises(SettingsError, match=f"{name} says nothing here; the setting is MT_COPIER__"):
+        settings.parse(SMALL, {name: "9464"})
+
+
+def test_a_variable_of_ones_own_may_begin_alike() -> None:
+    env = {"MT_COPIER_LEDGERS": "x", "MT_COPIER_VERSION": "1", "MT_COPIER": "x", "MT_COPIER_STREAM": "a secret of some length"}
+    assert settings.parse(SMALL + "\nstream: {secret: {env: MT_COPIER_STREAM}}\n", env).stream.secret
+
+
 def test_a_variable_reaches_a_name_that_a_shell_cannot_write() -> None:
     text = "accounts: {Alice-Gold.1: {kind: paper, login: 1}}"
     loaded = settings.parse(text, {"MT_COPIER__ACCOUNTS__ALICE_GOLD_1__LEVERAGE": "500"})
