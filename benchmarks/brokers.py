@@ -188,6 +188,10 @@ class PaperBroker(PaperGateway):
         self._orders = orders
         self._tags: dict[int, str] = {}
 
+    async def get_quote(self, symbol: str) -> Quote:
+        self.server.set_quote(symbol, "1.10000", "1.10010")  # Without a tick for 10 s opens are refused.
+        return await super().get_quote(symbol)
+
     async def execute_trade(self, request: TradeRequest, permit: Permit) -> TradeResult:
         self._orders.append(Order(now_ns(), self._name, "open", request.tag))
         result = await super().execute_trade(request, permit)
