@@ -142,6 +142,8 @@ class App:
             self._build_worker(worker, only)
         for name in self._signal_folders():
             self._build_signals(name)
+        if not self.ledgers:
+            raise SettingsError(["nothing to do: expected masters to watch or followers to follow with"])
         self.notifier = Notifier(settings.notify, clock, send)
         self.watchdogs = Watchdogs(
             settings.watchdogs,

@@ -209,6 +209,11 @@ def test_a_name_that_is_not_set_is_refused_with_those_that_are(role: Role) -> No
         App(settings, SystemClock(), role=role)
 
 
+def test_settings_with_nobody_to_watch_or_to_follow_with_are_refused() -> None:
+    with pytest.raises(SettingsError, match="nothing to do"):
+        App(parse("accounts: {a: {kind: paper, login: 1}}"), SystemClock())
+
+
 def test_each_role_builds_its_part_alone() -> None:
     settings = two().model_copy(update={"redis": parse("redis: redis://127.0.0.1:1/0").redis})
     watching, following = App(settings, SystemClock(), role=Watch(("m",))), App(settings, SystemClock(), role=Follow("w"))

@@ -264,7 +264,8 @@ def test_a_new_ledger_can_be_read_by_its_owner_alone_and_one_that_others_can_rea
 
 def test_a_run_in_memory_is_audited_too() -> None:
     async def main() -> None:
-        async with App(parse('ledger: "sqlite://"'), LoopClock()) as app:
+        text = 'ledger: "sqlite://"\naccounts: {a: {kind: paper, login: 1}}\nmasters: {gold: {account: a}}'
+        async with App(parse(text), LoopClock()) as app:
             assert [entry.what for entry in await Audit(app.database).entries()] == ["settings"]
 
     run_virtual(main())
