@@ -129,13 +129,15 @@ async def test_no_client_repeats_a_call_by_itself() -> None:
         await stream.close()
 
 
-async def test_sentinels_have_their_own_password_and_the_master_has_the_urls() -> None:
-    stream = open_stream("rediss+sentinel://copier:one@h:1,g/mymaster/3?sentinel_password=two&ssl_ca_certs=ca.crt")
+async def test_sentinels_have_their_own_password_and_the_master_has_the_urls(tmp_path: Path) -> None:
+    (tmp_path / "ca.crt").touch()
+    asked = f"sentinel_password=two&ssl_ca_certs={tmp_path / 'ca.crt'}"
+    stream = open_stream(f"rediss+sentinel://copier:one@h:1,g/mymaster/3?{asked}")
     pool: Any = stream._client.connection_pool
     assert pool.connection_kwargs["username"] == "copier"
     assert pool.connection_kwargs["password"] == "one"
     assert pool.connection_kwargs["db"] == 3
-    assert pool.connection_kwargs["ssl_ca_certs"] == "ca.crt"
+    assert pool.connection_kwargs["ssl_ca_certs"] == str(tmp_path / "ca.crt")
     sentinels = [each.connection_pool for each in pool.sentinel_manager.sentinels]
     assert [(each.connection_kwargs["host"], each.connection_kwargs["port"]) for each in sentinels] == [("h", 1), ("g", 26379)]
     assert {each.connection_kwargs["password"] for each in sentinels} == {"two"}
