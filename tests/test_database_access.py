@@ -78,7 +78,13 @@ NOT_THE_ENGINES = [
 
 async def test_the_engine_works_as_its_role_and_cannot_touch_what_was_audited(owned: str) -> None:
     whole = sa.make_url(owned).set(username="copier_engine", password=PASSWORDS["engine"])
-    settings = parse(f'ledger: "{whole.render_as_string(hide_password=False)}"')
+    settings = parse(
+        f"""
+        ledger: "{whole.render_as_string(hide_password=False)}"
+        accounts: {{a: {{kind: paper, login: 1}}}}
+        masters: {{m: {{account: a}}}}
+        """
+    )
     async with App(settings, SystemClock(), role=Everything()) as app:
         ledger = Ledger(app.database, SystemClock(), "worker")
         await ledger.take(["worker:w", "follower:f"])
