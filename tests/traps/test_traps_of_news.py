@@ -19,7 +19,7 @@ from copier.ledger import JournalEntry, Ledger, LinkKept, Remembered
 from copier.link import LegState, Link, LinkName
 from copier.model import Closed, Event, MarginMode, MasterPosition, Modified, Positions, Reversed, Snapshot
 from copier.settings import FollowerSettings
-from copier.stream import Entry, EntryId, Stream
+from copier.stream import Entry, EntryId, MemoryStream
 from copier.watcher import Watcher
 from tests.traps.springs import (
     both,
@@ -217,7 +217,7 @@ def test_trap_07_what_was_read_of_one_master_hides_nothing_of_another() -> None:
 # 10 ------------------------------------------------------------------------------------------------------------------------
 
 
-class PubSub(Stream):
+class PubSub(MemoryStream):
     """Events as Redis PUBLISH carries them: whoever is not listening at that moment never hears them."""
 
     _listener: object = None
@@ -229,7 +229,7 @@ class PubSub(Stream):
         return await super().read(after, **how)
 
 
-@sprung_by(both(replaced("copier.stream.Stream", PubSub), edges_only))
+@sprung_by(both(replaced("copier.stream.MemoryStream", PubSub), edges_only))
 def test_trap_10_a_close_published_while_the_follower_restarts_is_copied() -> None:
     async def tell(world: World) -> None:
         ticket = world.buy("EURUSD", "1.00")
