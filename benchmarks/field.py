@@ -6,6 +6,7 @@ As a program it is one role: `python -m benchmarks.field FOLDER ROLE`, started b
 import asyncio
 import contextlib
 import json
+import os
 import random
 import subprocess
 import sys
@@ -427,6 +428,15 @@ class Field:
     def pids(self) -> list[int]:
         """The processes of the run."""
         return [process.pid for process in self._roles.values()]
+
+    def worker_cpu_s(self) -> float:
+        """Return the processor time the workers have taken so far."""
+        ticks = 0
+        for role, process in self._roles.items():
+            if role.startswith("follow"):
+                after_name = (Path("/proc") / str(process.pid) / "stat").read_text(encoding="ascii").rpartition(")")[2].split()
+                ticks += int(after_name[11]) + int(after_name[12])
+        return ticks / os.sysconf("SC_CLK_TCK")
 
     def kill(self, role: str) -> None:
         """End a role at once, as SIGKILL does; nothing of what it saw is left."""
