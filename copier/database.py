@@ -169,7 +169,7 @@ EXCEPTION WHEN OTHERS THEN NULL; END $$"""
 
 @event.listens_for(journal, "after_create")
 def _pack_journal_fast(_table: sa.Table, connection: sa.Connection, **_more: Any) -> None:
-    """Have rows of many followers packed the fast way, where the server was built with it: its own takes 30 us for each copy."""
+    """Have rows of many followers packed the fast way, where the server was built with it."""
     if connection.dialect.name == "postgresql":
         connection.exec_driver_sql(_PACKED_FAST)
 

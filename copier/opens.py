@@ -36,7 +36,7 @@ LOOK_SOON_S = 0.5
 
 
 class JustRead(NamedTuple):
-    """What was looked at for orders that are prepared right now: it is decided on however long the answers took."""
+    """What was looked at for orders that are prepared right now."""
 
     prices: Mapping[str, tuple[Quote, int]]
     """By symbol, and when each was answered."""
@@ -168,7 +168,7 @@ class Opens:
     def prepare(self, link: Link, just_read: JustRead = NOTHING_READ) -> "Outgoing | None":
         """Plan a new position on what was read beforehand and return its one order, ready to be journaled and delivered.
 
-        What was just read is taken however long the answer took, as it would be by `open`.
+        What was just read is taken however long the answer took, as it would be by `open`: a price's age counts from its answer.
         Return None where anything asks for a closer look: what was read is too old, a rule says no, more than one order is due.
         """
         relation = self._memory.relations[link.master]
@@ -182,7 +182,9 @@ class Opens:
         if isinstance(found, Refused):
             return None
         symbol, mode = found
-        read = just_read.prices.get(symbol) or self._standing.quote_read(symbol, age_max_ms)
+        read = just_read.prices.get(symbol)
+        if read is None or self._memory.clock.now_ms() - read[1] > age_max_ms:
+            read = self._standing.quote_read(symbol, age_max_ms)
         rate = just_read.rates.get(link.master) or self._standing.rate_read(relation.facts, age_max_ms)
         account = just_read.account or self._standing.account_read(age_max_ms)
         if read is None or (rate is None and relation.facts is not None) or not account:

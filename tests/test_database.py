@@ -222,3 +222,14 @@ async def test_a_server_that_was_away_is_used_again_once_it_is_back(needs_postgr
     for ask in (database.run, database.run_beside):
         assert await ask(lambda connection: connection.execute(sa.select(db.roles)).all()) == []
     await database.close()
+
+
+async def test_on_a_server_the_journal_is_packed_the_fast_way_where_it_can_be(needs_postgres: str) -> None:
+    database = Database(needs_postgres)
+    await database.open()
+    able = sa.text("SELECT 'lz4' = ANY (enumvals) FROM pg_settings WHERE name = 'default_toast_compression'")
+    packed = sa.text("SELECT attcompression = 'l' FROM pg_attribute WHERE attrelid = 'journal'::regclass AND attname = 'body'")
+    assert await database.run(lambda connection: connection.scalar(packed)) is await database.run(
+        lambda connection: connection.scalar(able)
+    )
+    await database.close()

@@ -164,6 +164,21 @@ def test_opens_leave_together_though_each_answer_takes_longer_than_a_price_keeps
     play(MarginMode.HEDGING, {"protection": {"read_ahead_max_ms": 500}}, tell)
 
 
+def test_a_price_that_grew_old_while_another_was_asked_for_is_asked_for_again(flown: list[str]) -> None:
+    async def tell(w: World) -> None:
+        w.accounts["f"].gateway._latency_s = 0.8
+        await asyncio.sleep(5)
+        flown.clear()
+        w.buy("EURUSD", "1")
+        w.buy("XAUUSD", "1")
+        await w.settle(12)
+        assert w.net_is("EURUSD", "1")
+        assert w.net_is("XAUUSD", "1")
+        assert len(flown) == 1
+
+    play(MarginMode.HEDGING, {"protection": {"read_ahead_max_ms": 500}}, tell)
+
+
 def test_a_position_that_takes_the_place_of_one_just_closed_fits_under_the_limit_for_one(flown: list[str]) -> None:
     async def tell(w: World) -> None:
         ticket = w.buy("EURUSD", "1")
