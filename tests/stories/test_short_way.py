@@ -169,12 +169,11 @@ def test_a_price_that_grew_old_while_another_was_asked_for_is_asked_for_again(fl
         w.accounts["f"].gateway._latency_s = 0.8
         await asyncio.sleep(5)
         flown.clear()
-        w.buy("EURUSD", "1")
-        w.buy("XAUUSD", "1")
+        first, second = w.buy("EURUSD", "1"), w.buy("XAUUSD", "1")
         await w.settle(12)
         assert w.net_is("EURUSD", "1")
         assert w.net_is("XAUUSD", "1")
-        assert len(flown) == 1
+        assert flown == [f"{second}.1", f"{first}.1"]
 
     play(MarginMode.HEDGING, {"protection": {"read_ahead_max_ms": 500}}, tell)
 
